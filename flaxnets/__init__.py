@@ -1,0 +1,42 @@
+"""ResNet, DenseNet and Wide ResNet in JAX/Flax NNX, with PyTorch's semantics and names.
+
+    >>> import flaxnets
+    >>> from flax import nnx
+    >>> model = flaxnets.create("densenet_bc_100_12", num_classes=10, rngs=nnx.Rngs(0))
+"""
+
+from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet
+from flaxnets.registry import (
+    build,
+    canonical_name,
+    count_parameters,
+    create,
+    get_config,
+    list_models,
+    published_parameters,
+)
+from flaxnets.resnet import ResNet, ResNetConfig, cifar_resnet
+from flaxnets.torch_bridge import CheckpointError, load_torch, to_torch, torch_name
+from flaxnets.wide_resnet import WideResNet, WideResNetConfig
+
+__all__ = [
+    "CheckpointError",
+    "DenseNet",
+    "DenseNetConfig",
+    "ResNet",
+    "ResNetConfig",
+    "WideResNet",
+    "WideResNetConfig",
+    "build",
+    "canonical_name",
+    "cifar_densenet",
+    "cifar_resnet",
+    "count_parameters",
+    "create",
+    "get_config",
+    "list_models",
+    "load_torch",
+    "published_parameters",
+    "to_torch",
+    "torch_name",
+]

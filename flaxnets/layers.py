@@ -1,0 +1,317 @@
+"""Layers with PyTorch's semantics, in NHWC.
+
+They differ from ``flax.nnx``'s own where PyTorch does: symmetric explicit padding, a running variance
+that is unbiased, PyTorch's default initialisation, and children of a ``Sequential`` named "0", "1", ...
+so that the path of a variable is PyTorch's key with another leaf.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jax import lax
+
+from flaxnets.convolution import conv2d
+
+Init = Literal["fan_out", "fan_out_zero_bias", "fan_in", "torch"]
+INITS: tuple[str, ...] = ("fan_out", "fan_out_zero_bias", "fan_in", "torch")
+
+
+class Sequential(nnx.Module):
+    """Layers applied in turn, under the names "0", "1", ... like ``torch.nn.Sequential``'s."""
+
+    def __init__(self, layers: Iterable[nnx.Module]) -> None:
+        self.length = 0
+        for layer in layers:
+            setattr(self, str(self.length), layer)
+            self.length += 1
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return getattr(self, str(range(self.length)[index]))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(self.length))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply every layer in turn."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class Conv(nnx.Module):
+    """2-D convolution over NHWC images, padded by half the kernel on every side.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: k, odd; the padding is k // 2, so stride 1 keeps the size.
+        stride: step in both directions.
+        groups: C_in and C_out are split into this many independent groups.
+        bias: whether a bias is added.
+        init: one of ``INITS``.
+        rngs: the ``params`` stream is read.
+        dtype: compute dtype.
+        param_dtype: dtype of ``kernel`` (k, k, C_in / groups, C_out) and ``bias`` (C_out,).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        init: Init = "fan_out",
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        self.stride, self.padding, self.groups = stride, kernel_size // 2, groups
+        self.dtype = dtype
+        shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
+        fan_in = math.prod(shape[:3])
+        key = rngs.params()
+        if init == "torch":
+            kernel = _uniform(key, shape, fan_in, param_dtype)
+        else:
+            fan = fan_in if init == "fan_in" else kernel_size**2 * out_channels
+            kernel = _he_normal(key, shape, fan, param_dtype)
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.data(
+            nnx.Param(_uniform(rngs.params(), shape[3:], fan_in, param_dtype)) if bias else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C_in) to (N, ceil(H / stride), ceil(W / stride), C_out), in ``dtype``."""
+        y = conv2d(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FeatureMaps:
+    """Feature maps whose batch statistics were computed once, for every batch norm that reads them.
+
+    Attributes:
+        values: (N, H, W, C), as computed by the network.
+        normalized: (N, H, W, C), (values - mean) / sqrt(var + epsilon) in float32 or wider; None in
+            evaluation mode, where every batch norm uses running statistics of its own.
+        mean: (C,), over N, H and W; None in evaluation mode.
+        var: (C,), biased; None in evaluation mode.
+    """
+
+    values: jax.Array
+    normalized: jax.Array | None = None
+    mean: jax.Array | None = None
+    var: jax.Array | None = None
+
+    def __add__(self, other: "FeatureMaps") -> "FeatureMaps":
+        """Concatenate along the channels."""
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), self, other)
+
+
+def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
+    """Normalise each channel of ``x`` (..., C) to mean 0 and variance 1 over the batch.
+
+    The variance is E[(x - mean)^2]: the one-pass E[x^2] - mean^2 loses every digit when the mean is
+    large. Computed in float32, or wider if ``x`` is.
+    """
+    axes = tuple(range(x.ndim - 1))
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    mean = wide.mean(axes)
+    centred = wide - mean
+    var = jnp.square(centred).mean(axes)
+    return FeatureMaps(x, centred / jnp.sqrt(var + epsilon), mean, var)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over the last axis, as ``torch.nn.BatchNorm2d`` computes it (Ioffe & Szegedy 2015).
+
+    Training mode normalises with the batch's mean and *biased* variance and moves the running statistics
+    towards the mean and the *unbiased* variance:  running = momentum * running + (1 - momentum) * batch.
+    ``momentum`` is in Flax's sense: 0.9 here is ``momentum=0.1`` in PyTorch. Statistics and the
+    normalisation are in float32, or wider, whatever the compute dtype.
+
+    Args:
+        features: C.
+        epsilon: added to the variance.
+        momentum: share of the old running statistics that is kept.
+        dtype: dtype of the output.
+        param_dtype: dtype of ``scale`` and ``bias`` (C,); ``mean`` and ``var`` are float32 or wider.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        stat_dtype = jnp.promote_types(jnp.float32, param_dtype)
+        self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
+        self.use_running_average = False
+        self.scale = nnx.Param(jnp.ones(features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(features, stat_dtype))
+        self.var = nnx.BatchStat(jnp.ones(features, stat_dtype))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: jax.Array | FeatureMaps) -> jax.Array:
+        """(..., C) to the same shape, in ``dtype``.
+
+        Raises:
+            ValueError: one value a channel in training mode (PyTorch refuses it too).
+        """
+        if self.use_running_average:
+            values = x.values if isinstance(x, FeatureMaps) else x
+            deviation = jnp.sqrt(self.var[...] + self.epsilon)
+            normalized = (values.astype(deviation.dtype) - self.mean[...]) / deviation
+        else:
+            maps = x if isinstance(x, FeatureMaps) else standardize(x, self.epsilon)
+            assert maps.normalized is not None
+            normalized = maps.normalized
+            self._update_running_statistics(maps)
+        scale, bias = (p[...].astype(normalized.dtype) for p in (self.scale, self.bias))
+        return (normalized * scale + bias).astype(self.dtype)
+
+    def _update_running_statistics(self, maps: FeatureMaps) -> None:
+        assert maps.mean is not None
+        assert maps.var is not None
+        count = math.prod(maps.values.shape[:-1])
+        if count < 2:
+            raise ValueError(
+                "batch norm in training mode needs more than one value a channel, got an input of "
+                f"shape {maps.values.shape}; use a larger batch or picture, or call model.eval()"
+            )
+        batch = (maps.mean, maps.var * (count / (count - 1)))
+        for running, new in zip((self.mean, self.var), batch, strict=True):
+            old = running[...]
+            running[...] = self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
+        self.num_batches_tracked[...] += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Makes the layers of one network, so that each carries its initialisation and dtypes.
+
+    Attributes:
+        init: ``"fan_out"``: convolutions N(0, 2 / (k k C_out)) (He 2015b), linear layers as PyTorch's
+            default, U(-1/sqrt(in), 1/sqrt(in)); ``"fan_out_zero_bias"``: the same with linear bias 0;
+            ``"fan_in"``: convolution and linear kernels N(0, 2 / fan_in); ``"torch"``: PyTorch's
+            defaults everywhere. Batch norm starts at scale 1 and bias 0.
+        rngs: streams ``params`` and ``dropout``.
+        dtype: compute dtype.
+        param_dtype: dtype of the parameters.
+    """
+
+    init: Init
+    rngs: nnx.Rngs
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    def conv(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv:
+        """A ``Conv``; options are its ``stride``, ``groups`` and ``bias``."""
+        return Conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            init=self.init,
+            rngs=self.rngs,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            **options,
+        )
+
+    def norm(self, features: int) -> BatchNorm:
+        """A ``BatchNorm``."""
+        return BatchNorm(features, dtype=self.dtype, param_dtype=self.param_dtype)
+
+    def dropout(self, rate: float) -> nnx.Dropout | None:
+        """A dropout layer with a random stream of its own, or None where the rate is 0."""
+        return nnx.data(nnx.Dropout(rate, rngs=self.rngs) if rate else None)
+
+    def linear(self, in_features: int, out_features: int) -> nnx.Linear:
+        """A linear layer with ``kernel`` (in, out) and ``bias`` (out,)."""
+
+        def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            draw = _he_normal if self.init == "fan_in" else _uniform
+            return draw(key, shape, in_features, dtype)
+
+        def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            if self.init == "fan_out_zero_bias":
+                return jnp.zeros(shape, dtype)
+            return _uniform(key, shape, in_features, dtype)
+
+        return nnx.Linear(
+            in_features,
+            out_features,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            rngs=self.rngs,
+        )
+
+
+def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (N, ceil(H/2), ceil(W/2), C): 3x3 windows, stride 2, padded by 1 with -inf."""
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        window_dimensions=(1, 3, 3, 1),
+        window_strides=(1, 2, 2, 1),
+        padding=((0, 0), (1, 1), (1, 1), (0, 0)),
+    )
+
+
+def avg_pool(x: jax.Array, size: int) -> jax.Array:
+    """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); an incomplete last row or column is left out."""
+    n, height, width, channels = x.shape
+    height, width = height // size, width // size
+    windows = x[:, : height * size, : width * size].reshape(n, height, size, width, size, channels)
+    return windows.mean((2, 4))
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (N, C)."""
+    return x.mean((1, 2))
+
+
+def check_images(x: jax.Array) -> None:
+    """Raise ``ValueError`` unless ``x`` is a batch of floating-point NHWC pictures with 3 channels."""
+    if x.ndim != 4 or x.shape[-1] != 3:
+        hint = " PyTorch's NCHW needs .transpose(0, 2, 3, 1)." if x.ndim == 4 else ""
+        raise ValueError(f"images must be (N, H, W, 3), got shape {x.shape}.{hint}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"images must be floating point, got {x.dtype}; scale to 0..1 and normalise them first"
+        )
+
+
+def _he_normal(key: jax.Array, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
+    return jax.random.normal(key, shape, dtype) * math.sqrt(2 / fan)
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
