@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import torchref
+from torchref.initialize import initialize
+
+INITS = ["fan_out", "fan_out_zero_bias", "fan_in", "torch"]
+
+
+def small_network() -> nn.Module:
+    """A 5x3 kernel that is neither square nor equal in and out, so that no two fans agree."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(40, 200, (5, 3)), nn.BatchNorm2d(200), nn.Linear(300, 900))
+
+
+@pytest.mark.parametrize(
+    ("init", "conv_std", "linear_std"),
+    [
+        ("fan_out", math.sqrt(2 / (15 * 200)), 1 / math.sqrt(3 * 300)),
+        ("fan_out_zero_bias", math.sqrt(2 / (15 * 200)), 1 / math.sqrt(3 * 300)),
+        ("fan_in", math.sqrt(2 / (15 * 40)), math.sqrt(2 / 300)),
+        ("torch", 1 / math.sqrt(3 * 15 * 40), 1 / math.sqrt(3 * 300)),  # uniform: b / sqrt(3)
+    ],
+)
+def test_spread_of_kernels(init: str, conv_std: float, linear_std: float) -> None:
+    network = small_network()
+    initialize(network, init)
+    conv, norm, linear = network
+    assert conv.weight.std().item() == pytest.approx(conv_std, rel=0.02)
+    assert linear.weight.std().item() == pytest.approx(linear_std, rel=0.02)
+    assert torch.all(norm.weight == 1)
+    assert torch.all(norm.bias == 0)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_normal_or_uniform(init: str) -> None:
+    network = small_network()
+    initialize(network, init)
+    conv, _, linear = network
+    largest = [(w.abs().max() / w.std()).item() for w in (conv.weight, linear.weight)]
+    # a uniform never leaves sqrt(3) standard deviations, 10^5 normal draws exceed 3.5
+    assert (largest[0] > 3.5) == (init != "torch")
+    assert (largest[1] > 3.5) == (init == "fan_in")
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_biases(init: str) -> None:
+    network = small_network()
+    initialize(network, init)
+    conv, _, linear = network
+    assert conv.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 15 * 40), rel=0.15)
+    expected = 0.0 if init == "fan_out_zero_bias" else 1 / math.sqrt(3 * 300)
+    assert linear.bias.std().item() == pytest.approx(expected, rel=0.1)
+
+
+def test_unknown_init_names_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match=r"init must be one of fan_out, .*nearest: fan_out"):
+        initialize(nn.Linear(1, 1), "fanout")
+
+
+@pytest.mark.parametrize(
+    ("name", "init"),
+    [
+        ("resnet18_cifar", "torch"),
+        ("resnet20", "fan_in"),
+        ("kellerjordan_resnet20", "torch"),
+        ("pytorch_book_resnet34", "torch"),
+        ("densenet_40_12", "fan_out_zero_bias"),
+        ("densenet_bc_40_12", "fan_out_zero_bias"),
+        ("wrn_16_1", "fan_out_zero_bias"),
+    ],
+)
+def test_named_networks_are_initialized_as_published(name: str, init: str) -> None:
+    torch.manual_seed(3)
+    network = torchref.create(name)
+    torch.manual_seed(3)
+    expected = torchref.create(name, init=init)
+    others = [torchref.create(name, init=kind) for kind in INITS if kind != init]
+    assert same(network, expected)
+    assert not any(same(network, other) for other in others)
+
+
+def same(network: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(network.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+import torchvision
+
+import torchref
+from torchref.registry import MODELS, TORCHVISION
+
+
+@pytest.mark.parametrize("name", sorted(TORCHVISION))
+@pytest.mark.parametrize("options", [{}, {"num_classes": 5}], ids=str)
+def test_torchvisions_networks_are_torchvisions(name: str, options: dict) -> None:
+    with torch.device("meta"):
+        network = torchref.create(name, **options)
+    assert isinstance(network, torchvision.models.ResNet)
+    assert network.fc.out_features == options.get("num_classes", 1000)
+
+
+def test_other_overrides_build_our_own_class() -> None:
+    with torch.device("meta"):
+        network = torchref.create("resnet18", num_classes=5, shortcut="zero_pad_end")
+    assert isinstance(network, torchref.ResNet)
+    assert network.fc.out_features == 5
+    assert not any("downsample" in key for key in network.state_dict())
+
+
+def test_creation_leaves_the_table_as_it_was() -> None:
+    before = {name: dict(arguments) for name, (_, arguments) in MODELS.items()}
+    with torch.device("meta"):
+        torchref.create("wrn_16_1", num_classes=3, dropout=0.3)
+    assert before == {name: dict(arguments) for name, (_, arguments) in MODELS.items()}
+
+
+def test_new_networks_are_in_training_mode() -> None:
+    assert torchref.create("wrn_10_1").training
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet21", {}, r"no network is called 'resnet21' \(nearest: .*resnet20"),
+        (
+            "resnet20",
+            {"shortcat": "projection"},
+            r"ResNet has no option 'shortcat' \(nearest: shor",
+        ),
+        ("wrn_16_1", {"growth_rate": 12}, "WideResNet has no option 'growth_rate'"),
+        ("densenet_40_12", {"compression": 0}, "compression is .* got 0"),
+        ("wrn_16_1", {"depth": 27}, r"6n\+4 .* got 27 \(nearest valid: 22 and 28\)"),
+        ("resnet18", {"num_classes": 0}, "num_classes must hold whole numbers of at least 1"),
+    ],
+)
+def test_errors_name_the_nearest(name: str, options: dict, message: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        torchref.create(name, **options)
