@@ -1,8 +1,8 @@
 """ResNet, DenseNet and Wide ResNet in JAX/Flax NNX, with PyTorch's semantics and names.
 
-    >>> import flaxnets
-    >>> from flax import nnx
-    >>> model = flaxnets.create("densenet_bc_100_12", num_classes=10, rngs=nnx.Rngs(0))
+>>> import flaxnets
+>>> from flax import nnx
+>>> model = flaxnets.create("densenet_bc_100_12", num_classes=10, rngs=nnx.Rngs(0))
 """
 
 from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet

@@ -143,9 +143,7 @@ class DenseBlock(nnx.Module):
     running statistics. The work of normalising grows with L instead of L^2.
     """
 
-    def __init__(
-        self, config: DenseNetConfig, layers: Layers, in_channels: int, size: int
-    ) -> None:
+    def __init__(self, config: DenseNetConfig, layers: Layers, in_channels: int, size: int) -> None:
         self.size = size
         self.use_running_average = False
         for index in range(size):

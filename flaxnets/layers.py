@@ -6,12 +6,14 @@ so that the path of a variable is PyTorch's key with another leaf.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.typing import Dtype
 from jax import lax
@@ -57,8 +59,8 @@ class Conv(nnx.Module):
         stride: step in both directions.
         groups: C_in and C_out are split into this many independent groups.
         bias: whether a bias is added.
-        init: one of ``INITS``.
-        rngs: the ``params`` stream is read.
+        init: one of ``INITS``, explained at ``Layers``.
+        key: what the parameters are drawn from.
         dtype: compute dtype.
         param_dtype: dtype of ``kernel`` (k, k, C_in / groups, C_out) and ``bias`` (C_out,).
     """
@@ -73,7 +75,7 @@ class Conv(nnx.Module):
         groups: int = 1,
         bias: bool = False,
         init: Init = "fan_out",
-        rngs: nnx.Rngs,
+        key: jax.Array,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
@@ -81,16 +83,18 @@ class Conv(nnx.Module):
         self.dtype = dtype
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         fan_in = math.prod(shape[:3])
-        key = rngs.params()
         if init == "torch":
-            kernel = _uniform(key, shape, fan_in, param_dtype)
+            kernel = _torch_uniform(key, shape, fan_in, param_dtype)
         else:
             fan = fan_in if init == "fan_in" else kernel_size**2 * out_channels
             kernel = _he_normal(key, shape, fan, param_dtype)
         self.kernel = nnx.Param(kernel)
-        self.bias = nnx.data(
-            nnx.Param(_uniform(rngs.params(), shape[3:], fan_in, param_dtype)) if bias else None
-        )
+        self.bias = nnx.data(None)
+        if bias:
+            bias_key = jax.random.fold_in(key, 1)
+            self.bias = nnx.data(
+                nnx.Param(_torch_uniform(bias_key, shape[3:], fan_in, param_dtype))
+            )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C_in) to (N, ceil(H / stride), ceil(W / stride), C_out), in ``dtype``."""
@@ -169,11 +173,12 @@ class BatchNorm(nnx.Module):
         stat_dtype = jnp.promote_types(jnp.float32, param_dtype)
         self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.ones(features, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
-        self.mean = nnx.BatchStat(jnp.zeros(features, stat_dtype))
-        self.var = nnx.BatchStat(jnp.ones(features, stat_dtype))
-        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        # Made by NumPy: a jnp.ones compiles once for every number of features.
+        self.scale = nnx.Param(jnp.asarray(np.ones(features), param_dtype))
+        self.bias = nnx.Param(jnp.asarray(np.zeros(features), param_dtype))
+        self.mean = nnx.BatchStat(jnp.asarray(np.zeros(features), stat_dtype))
+        self.var = nnx.BatchStat(jnp.asarray(np.ones(features), stat_dtype))
+        self.num_batches_tracked = nnx.BatchStat(jnp.asarray(0, jnp.int32))
 
     def __call__(self, x: jax.Array | FeatureMaps) -> jax.Array:
         """(..., C) to the same shape, in ``dtype``.
@@ -209,24 +214,30 @@ class BatchNorm(nnx.Module):
         self.num_batches_tracked[...] += 1
 
 
-@dataclasses.dataclass(frozen=True)
 class Layers:
     """Makes the layers of one network, so that each carries its initialisation and dtypes.
 
-    Attributes:
+    Args:
         init: ``"fan_out"``: convolutions N(0, 2 / (k k C_out)) (He 2015b), linear layers as PyTorch's
             default, U(-1/sqrt(in), 1/sqrt(in)); ``"fan_out_zero_bias"``: the same with linear bias 0;
             ``"fan_in"``: convolution and linear kernels N(0, 2 / fan_in); ``"torch"``: PyTorch's
             defaults everywhere. Batch norm starts at scale 1 and bias 0.
-        rngs: streams ``params`` and ``dropout``.
+        rngs: streams ``params`` and, with dropout, ``dropout``.
         dtype: compute dtype.
         param_dtype: dtype of the parameters.
     """
 
-    init: Init
-    rngs: nnx.Rngs
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    def __init__(
+        self,
+        init: Init,
+        rngs: nnx.Rngs,
+        dtype: Dtype = jnp.float32,
+        param_dtype: Dtype = jnp.float32,
+    ) -> None:
+        self.init, self.rngs, self.dtype, self.param_dtype = init, rngs, dtype, param_dtype
+        # One draw from the stream, not one a layer: under a trace each costs as much as all before it.
+        key = rngs.params()
+        self._keys = (jax.random.fold_in(key, number) for number in itertools.count())
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv:
         """A ``Conv``; options are its ``stride``, ``groups`` and ``bias``."""
@@ -235,7 +246,7 @@ class Layers:
             out_channels,
             kernel_size,
             init=self.init,
-            rngs=self.rngs,
+            key=next(self._keys),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             **options,
@@ -252,20 +263,15 @@ class Layers:
     def linear(self, in_features: int, out_features: int) -> nnx.Linear:
         """A linear layer with ``kernel`` (in, out) and ``bias`` (out,)."""
 
-        def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            draw = _he_normal if self.init == "fan_in" else _uniform
-            return draw(key, shape, in_features, dtype)
-
-        def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            if self.init == "fan_out_zero_bias":
-                return jnp.zeros(shape, dtype)
-            return _uniform(key, shape, in_features, dtype)
+        def initializer(draw: Callable[..., jax.Array]) -> Any:
+            key = next(self._keys)
+            return lambda _, shape, dtype: draw(key, shape, in_features, dtype)
 
         return nnx.Linear(
             in_features,
             out_features,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
+            kernel_init=initializer(_he_normal if self.init == "fan_in" else _torch_uniform),
+            bias_init=initializer(_zeros if self.init == "fan_out_zero_bias" else _torch_uniform),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -308,10 +314,45 @@ def check_images(x: jax.Array) -> None:
         )
 
 
+BLOCK = 2**15
+
+
+@jax.jit
+def _normal_block(key: jax.Array) -> jax.Array:
+    return jax.random.normal(key, (BLOCK,), jnp.float32)
+
+
+@jax.jit
+def _uniform_block(key: jax.Array) -> jax.Array:
+    return jax.random.uniform(key, (BLOCK,), jnp.float32, -1, 1)
+
+
+def _draw(
+    block: Callable[[jax.Array], jax.Array],
+    key: jax.Array,
+    shape: tuple[int, ...],
+    factor: float,
+    dtype: Any,
+) -> jax.Array:
+    """Random numbers of any shape, times ``factor``, cut from blocks of one size.
+
+    Asked for directly, each shape is compiled for itself: minutes for the hundred kernel shapes of a
+    DenseNet.
+    """
+    size = math.prod(shape)
+    blocks = [block(jax.random.fold_in(key, number)) for number in range(math.ceil(size / BLOCK))]
+    numpy: Any = jnp if isinstance(key, jax.core.Tracer) else np
+    values = numpy.concatenate(blocks)[:size].reshape(shape)
+    return jnp.asarray(values * np.float32(factor), dtype)
+
+
 def _he_normal(key: jax.Array, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
-    return jax.random.normal(key, shape, dtype) * math.sqrt(2 / fan)
+    return _draw(_normal_block, key, shape, math.sqrt(2 / fan), dtype)
 
 
-def _uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
-    bound = 1 / math.sqrt(fan_in)
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+def _torch_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+    return _draw(_uniform_block, key, shape, 1 / math.sqrt(fan_in), dtype)
+
+
+def _zeros(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+    return jnp.asarray(np.zeros(shape), dtype)

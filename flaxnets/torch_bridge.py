@@ -192,8 +192,12 @@ def _import(module: str, package: str, path: Path) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        other = "; or convert it to .safetensors, which needs no torch" if package == "torch" else ""
-        raise ImportError(f"reading {path} needs {package}: pip install {package}{other}") from error
+        other = (
+            "; or convert it to .safetensors, which needs no torch" if package == "torch" else ""
+        )
+        raise ImportError(
+            f"reading {path} needs {package}: pip install {package}{other}"
+        ) from error
 
 
 def _check(entries: tuple[Entry, ...], state_dict: StateDict, arch: str) -> None:

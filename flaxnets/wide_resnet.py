@@ -86,9 +86,7 @@ class PreactivationBlock(nnx.Module):
         self.depth = len(plan)
         for index, (channels, features, kernel_size, step) in enumerate(plan, start=1):
             setattr(self, f"bn{index}", layers.norm(channels))
-            setattr(
-                self, f"conv{index}", layers.conv(channels, features, kernel_size, stride=step)
-            )
+            setattr(self, f"conv{index}", layers.conv(channels, features, kernel_size, stride=step))
         self.dropout = layers.dropout(config.dropout)
         self.drops_after_first = config.dropout_before == "bn2"
         self.reads_raw = config.projection_input == "raw"
