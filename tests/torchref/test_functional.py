@@ -125,6 +125,7 @@ def resnet(layers: Functional, x: torch.Tensor, *, shortcut: str) -> torch.Tenso
     return layers.head("fc", x)
 
 
+SMALL_RESNET = {"stage_sizes": (2, 2, 2)}
 SMALL_DENSENET = {"block_sizes": (3, 2, 2), "growth_rate": 6, "stem_width": 10}
 SHORTCUTS = ["zero_pad_end", "zero_pad_both", "projection", "projection_biased", "avg_pool_pad"]
 CASES = {
@@ -134,7 +135,7 @@ CASES = {
         SMALL_DENSENET | {"bottleneck": False, "compression": 1.0},
         densenet,
     ),
-    "densenet four blocks": (
+    "densenet uneven blocks": (
         partial(torchref.create, "densenet_bc_40_12"),
         {"block_sizes": (1, 2, 1)},
         densenet,
@@ -155,21 +156,21 @@ CASES = {
         for factor in (1, 2)
     },
     **{
-        f"resnet20 {kind}": (
+        f"resnet14 {kind}": (
             partial(torchref.create, "resnet20"),
-            {"shortcut": kind},
+            SMALL_RESNET | {"shortcut": kind},
             partial(resnet, shortcut=kind),
         )
         for kind in SHORTCUTS
     },
-    "resnet20 every block": (
+    "resnet14 every block": (
         partial(torchref.create, "resnet20"),
-        {"shortcut": "projection", "project": "every_block"},
+        SMALL_RESNET | {"shortcut": "projection", "project": "every_block"},
         partial(resnet, shortcut="projection"),
     ),
     "kellerjordan": (
         partial(torchref.create, "kellerjordan_resnet20"),
-        {"dropout": 0.0, "shortcut": "projection_biased"},
+        SMALL_RESNET | {"dropout": 0.0, "shortcut": "projection_biased"},
         partial(resnet, shortcut="projection_biased"),
     ),
     "resnet bottleneck, option A": (

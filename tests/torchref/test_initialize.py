@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 import torchref
 from torchref.initialize import initialize
@@ -62,27 +64,34 @@ def test_unknown_init_names_the_valid_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "init"),
+    ("name", "options", "init"),
     [
-        ("resnet18_cifar", "torch"),
-        ("resnet20", "fan_in"),
-        ("kellerjordan_resnet20", "torch"),
-        ("pytorch_book_resnet34", "torch"),
-        ("densenet_40_12", "fan_out_zero_bias"),
-        ("densenet_bc_40_12", "fan_out_zero_bias"),
-        ("wrn_16_1", "fan_out_zero_bias"),
+        ("resnet18_cifar", {"stage_sizes": (1,), "widths": (64,)}, "torch"),
+        ("pytorch_book_resnet34", {"stage_sizes": (1,), "widths": (64,)}, "torch"),
+        ("resnet20", {}, "fan_in"),
+        ("kellerjordan_resnet20", {}, "torch"),
+        ("densenet_40_12", {}, "fan_out_zero_bias"),
+        ("densenet_bc_40_12", {}, "fan_out_zero_bias"),
+        ("wrn_16_1", {}, "fan_out_zero_bias"),
     ],
 )
-def test_named_networks_are_initialized_as_published(name: str, init: str) -> None:
-    torch.manual_seed(3)
-    network = torchref.create(name)
-    torch.manual_seed(3)
-    expected = torchref.create(name, init=init)
-    others = [torchref.create(name, init=kind) for kind in INITS if kind != init]
-    assert same(network, expected)
-    assert not any(same(network, other) for other in others)
+def test_named_networks_are_initialized_as_published(name: str, options: dict, init: str) -> None:
+    def drawn(**kind: str) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        return list(torchref.create(name, **options, **kind).parameters())
+
+    alike = {kind for kind in INITS if same(drawn(), drawn(init=kind))}
+    assert alike == {init}
 
 
-def same(network: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(network.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+def test_resnet_is_initialized_as_torchvisions_by_default() -> None:
+    torch.manual_seed(3)
+    theirs = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=7)
+    torch.manual_seed(3)
+    ours = torchref.ResNet(stage_sizes=(1, 1, 1, 1), num_classes=7)
+    stds = [[p.std().item() for p in network.parameters()] for network in (ours, theirs)]
+    torch.testing.assert_close(*map(torch.tensor, stds), rtol=0.1, atol=0.0, equal_nan=True)
+
+
+def same(weights: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))

@@ -7,12 +7,11 @@ from torchref.registry import MODELS, TORCHVISION
 
 
 @pytest.mark.parametrize("name", sorted(TORCHVISION))
-@pytest.mark.parametrize("options", [{}, {"num_classes": 5}], ids=str)
-def test_torchvisions_networks_are_torchvisions(name: str, options: dict) -> None:
+def test_torchvisions_networks_are_torchvisions(name: str) -> None:
     with torch.device("meta"):
-        network = torchref.create(name, **options)
+        network = torchref.create(name, num_classes=5)
     assert isinstance(network, torchvision.models.ResNet)
-    assert network.fc.out_features == options.get("num_classes", 1000)
+    assert network.fc.out_features == 5
 
 
 def test_other_overrides_build_our_own_class() -> None:
@@ -21,6 +20,11 @@ def test_other_overrides_build_our_own_class() -> None:
     assert isinstance(network, torchref.ResNet)
     assert network.fc.out_features == 5
     assert not any("downsample" in key for key in network.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "densenet_bc_40_12", "wrn_10_1"])
+def test_number_of_classes(name: str) -> None:
+    assert torchref.create(name, num_classes=3)(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 
 
 def test_creation_leaves_the_table_as_it_was() -> None:

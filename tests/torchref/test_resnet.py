@@ -28,10 +28,8 @@ def test_state_dict_is_torchvisions(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "training"),
     [
-        ("resnet18", (64, 64), False),
         ("resnet18", (65, 48), True),
-        ("resnet34", (48, 65), False),
-        ("resnet50", (64, 48), True),
+        ("resnet50", (64, 48), False),
         ("wide_resnet50_2", (33, 40), False),
     ],
 )
