@@ -109,7 +109,7 @@ def cifar_densenet(
 
 
 class DenseLayer(nnx.Module):
-    """norm, ReLU, 3x3 convolution to k channels; or a bottleneck: norm, ReLU, 1x1 to 4k, norm, ReLU, 3x3."""
+    """norm, ReLU, 3x3 convolution to k channels; with a bottleneck the same after a 1x1 to 4k."""
 
     def __init__(self, config: DenseNetConfig, layers: Layers, in_channels: int) -> None:
         growth_rate = config.growth_rate
@@ -138,9 +138,9 @@ class DenseLayer(nnx.Module):
 class DenseBlock(nnx.Module):
     """Layers that each read the maps of all before them.
 
-    In training mode the batch statistics of a map are the same for every layer that reads it, so each map is
-    normalised once, when it is made; a layer's norm then applies only its own scale and bias and keeps its own
-    running statistics. The work of normalising grows with L instead of L^2.
+    In training mode the batch statistics of a map are the same for every layer that reads it, so
+    each map is normalised once, when it is made; a layer's norm then applies only its own scale and
+    bias and keeps its own running statistics. The work of normalising grows with L, not with L^2.
     """
 
     def __init__(self, config: DenseNetConfig, layers: Layers, in_channels: int, size: int) -> None:
@@ -178,7 +178,10 @@ class Transition(nnx.Module):
 
 
 class DenseNet(nnx.Module):
-    """DenseNet. Module names are torchvision's without "features.": conv0, denseblock1.denselayer1.conv1, norm5.
+    """DenseNet.
+
+    Module names are torchvision's without "features.": conv0, denseblock1.denselayer1.conv1,
+    transition1.conv, norm5, classifier.
 
     Args:
         config: the architecture.
@@ -222,8 +225,8 @@ class DenseNet(nnx.Module):
             x: (N, H, W, 3), normalised.
 
         Returns:
-            Maps (N, h, w, c) for the stem and the dense blocks (before norm and transition), ``pre_logits``
-            (N, F), ``logits`` (N, num_classes).
+            Maps (N, h, w, c) for the stem and the dense blocks (before norm and transition),
+            ``pre_logits`` (N, F) and ``logits`` (N, num_classes).
         """
         check_images(x)
         x = self.conv0(x)

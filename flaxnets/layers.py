@@ -1,8 +1,8 @@
 """Layers with PyTorch's semantics, in NHWC.
 
-They differ from ``flax.nnx``'s own where PyTorch does: symmetric explicit padding, a running variance
-that is unbiased, PyTorch's default initialisation, and children of a ``Sequential`` named "0", "1", ...
-so that the path of a variable is PyTorch's key with another leaf.
+They differ from ``flax.nnx``'s own where PyTorch does: symmetric explicit padding, a running
+variance that is unbiased, PyTorch's default initialisation, and children of a ``Sequential`` named
+"0", "1", ... so that the path of a variable is PyTorch's key with another leaf.
 """
 
 import dataclasses
@@ -146,19 +146,21 @@ def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over the last axis, as ``torch.nn.BatchNorm2d`` computes it (Ioffe & Szegedy 2015).
+    """Batch normalisation over the last axis, as ``torch.nn.BatchNorm2d`` computes it (Ioffe &
+    Szegedy 2015).
 
-    Training mode normalises with the batch's mean and *biased* variance and moves the running statistics
-    towards the mean and the *unbiased* variance:  running = momentum * running + (1 - momentum) * batch.
-    ``momentum`` is in Flax's sense: 0.9 here is ``momentum=0.1`` in PyTorch. Statistics and the
-    normalisation are in float32, or wider, whatever the compute dtype.
+    Training mode normalises with the batch's mean and *biased* variance and moves the running
+    statistics towards the mean and the *unbiased* variance:  running = momentum * running + (1 -
+    momentum) * batch. ``momentum`` is in Flax's sense: 0.9 here is ``momentum=0.1`` in PyTorch.
+    Statistics and the normalisation are in float32, or wider, whatever the compute dtype.
 
     Args:
         features: C.
         epsilon: added to the variance.
         momentum: share of the old running statistics that is kept.
         dtype: dtype of the output.
-        param_dtype: dtype of ``scale`` and ``bias`` (C,); ``mean`` and ``var`` are float32 or wider.
+        param_dtype: dtype of ``scale`` and ``bias`` (C,); ``mean`` and ``var`` are float32 or
+            wider.
     """
 
     def __init__(
@@ -218,10 +220,10 @@ class Layers:
     """Makes the layers of one network, so that each carries its initialisation and dtypes.
 
     Args:
-        init: ``"fan_out"``: convolutions N(0, 2 / (k k C_out)) (He 2015b), linear layers as PyTorch's
-            default, U(-1/sqrt(in), 1/sqrt(in)); ``"fan_out_zero_bias"``: the same with linear bias 0;
-            ``"fan_in"``: convolution and linear kernels N(0, 2 / fan_in); ``"torch"``: PyTorch's
-            defaults everywhere. Batch norm starts at scale 1 and bias 0.
+        init: ``"fan_out"``: convolutions N(0, 2 / (k k C_out)) (He 2015b), linear layers as
+            PyTorch's default, U(-1/sqrt(in), 1/sqrt(in)); ``"fan_out_zero_bias"``: the same with
+            linear bias 0; ``"fan_in"``: convolution and linear kernels N(0, 2 / fan_in);
+            ``"torch"``: PyTorch's defaults everywhere. Batch norm starts at scale 1 and bias 0.
         rngs: streams ``params`` and, with dropout, ``dropout``.
         dtype: compute dtype.
         param_dtype: dtype of the parameters.
@@ -235,7 +237,7 @@ class Layers:
         param_dtype: Dtype = jnp.float32,
     ) -> None:
         self.init, self.rngs, self.dtype, self.param_dtype = init, rngs, dtype, param_dtype
-        # One draw from the stream, not one a layer: under a trace each costs as much as all before it.
+        # One draw from the stream, not one a layer: under a trace each costs as much as all before.
         key = rngs.params()
         self._keys = (jax.random.fold_in(key, number) for number in itertools.count())
 
@@ -279,7 +281,7 @@ class Layers:
 
 
 def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (N, ceil(H/2), ceil(W/2), C): 3x3 windows, stride 2, padded by 1 with -inf."""
+    """(N, H, W, C) to (N, ceil(H/2), ceil(W/2), C); the padding of 1 counts as -inf."""
     return lax.reduce_window(
         x,
         -jnp.inf,
@@ -291,7 +293,7 @@ def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
 
 
 def avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); an incomplete last row or column is left out."""
+    """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); incomplete windows are left out."""
     n, height, width, channels = x.shape
     height, width = height // size, width // size
     windows = x[:, : height * size, : width * size].reshape(n, height, size, width, size, channels)
@@ -304,7 +306,7 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
 
 def check_images(x: jax.Array) -> None:
-    """Raise ``ValueError`` unless ``x`` is a batch of floating-point NHWC pictures with 3 channels."""
+    """Raise ``ValueError`` unless ``x`` is a floating-point batch (N, H, W, 3)."""
     if x.ndim != 4 or x.shape[-1] != 3:
         hint = " PyTorch's NCHW needs .transpose(0, 2, 3, 1)." if x.ndim == 4 else ""
         raise ValueError(f"images must be (N, H, W, 3), got shape {x.shape}.{hint}")
@@ -336,8 +338,8 @@ def _draw(
 ) -> jax.Array:
     """Random numbers of any shape, times ``factor``, cut from blocks of one size.
 
-    Asked for directly, each shape is compiled for itself: minutes for the hundred kernel shapes of a
-    DenseNet.
+    Asked for directly, each shape is compiled for itself: minutes for the hundred kernel shapes of
+    a DenseNet.
     """
     size = math.prod(shape)
     blocks = [block(jax.random.fold_in(key, number)) for number in range(math.ceil(size / BLOCK))]

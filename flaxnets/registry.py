@@ -187,7 +187,7 @@ def get_config(name: str, **overrides: object) -> Config:
 
 
 def published_parameters(name: str) -> int:
-    """Trainable parameters of the upstream module of that name, with its published number of classes."""
+    """Trainable parameters of the upstream module, with its published number of classes."""
     return NETWORKS[canonical_name(name)].parameters
 
 
@@ -206,12 +206,13 @@ def build(
         dtype: compute dtype; batch norm stays in float32 or wider.
         param_dtype: dtype of the parameters.
     """
-    families: dict[type, type[Model]] = {
-        ResNetConfig: ResNet,
-        DenseNetConfig: DenseNet,
-        WideResNetConfig: WideResNet,
-    }
-    return families[type(config)](config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)  # type: ignore[arg-type]
+    match config:
+        case ResNetConfig():
+            return ResNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        case DenseNetConfig():
+            return DenseNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        case WideResNetConfig():
+            return WideResNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
 
 
 def create(
@@ -222,7 +223,8 @@ def create(
     param_dtype: Dtype = jnp.float32,
     **overrides: object,
 ) -> Model:
-    """A named network, newly initialised, in training mode: ``create("wrn_28_10", rngs=nnx.Rngs(0))``.
+    """A named network, newly initialised, in training mode: ``create("wrn_28_10",
+    rngs=nnx.Rngs(0))``.
 
     Args:
         name: one of ``list_models()`` or a family alias.

@@ -30,16 +30,18 @@ class ResNetConfig:
     """Every architectural choice of a ResNet.
 
     Attributes:
-        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1; the 3x3 carries the stride,
-            the output is 4 times as wide as the stage).
+        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1; the 3x3 carries the
+            stride, the output is 4 times as wide as the stage).
         stage_sizes: blocks in each stage; every stage but the first halves the map.
         widths: channels of each stage, as many as there are stages.
-        stem: "imagenet" (7x7 convolution of stride 2, then 3x3 max-pooling) or "cifar" (3x3 convolution).
+        stem: "imagenet" (7x7 convolution of stride 2, then 3x3 max-pooling) or "cifar" (3x3
+            convolution).
         stem_width: channels of the stem.
         num_classes: outputs of the classifier.
         shortcut: what stands where a block changes the shape (``flaxnets.shortcuts``).
-        project: where that is: "on_change" of the shape; "first_of_stage" also where the first block of
-            the first stage keeps the shape (old pytorch-book); "every_block" (option C of He 2015).
+        project: where that is: "on_change" of the shape; "first_of_stage" also where the first
+            block of the first stage keeps the shape (old pytorch-book); "every_block" (option C of
+            He 2015).
         conv_bias: biases on the convolutions (KellerJordan).
         bottleneck_width: factor on the inner width of a bottleneck (2 in WRN-50-2).
         dropout: rate of dropout after bn2, before the addition, in the first block of each stage
@@ -95,10 +97,11 @@ class ResNetConfig:
 
 
 def cifar_resnet(depth: int, *, num_classes: int = 10, **options: object) -> ResNetConfig:
-    """The thin CIFAR form (He 2015, section 4.2): depth 6n+2, three stages of 16, 32 and 64 channels.
+    """The thin CIFAR form (He 2015, section 4.2): depth 6n+2, three stages of 16, 32 and 64
+    channels.
 
-    Options are further ``ResNetConfig`` fields; by default zero-padded shortcuts (option A) as akamaster
-    pads, with his initialisation.
+    Options are further ``ResNetConfig`` fields; by default zero-padded shortcuts (option A) as
+    akamaster pads, with his initialisation.
 
     Raises:
         ValueError: the depth is not 6n+2.
@@ -175,7 +178,8 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """ResNet. Module names are torchvision's: conv1, bn1, layer1.0.conv1, layer2.0.downsample.0, fc.
+    """ResNet. Module names are torchvision's: conv1, bn1, layer1.0.conv1, layer2.0.downsample.0,
+    fc.
 
     Args:
         config: the architecture.
@@ -217,7 +221,8 @@ class ResNet(nnx.Module):
             x: (N, H, W, 3), normalised.
 
         Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F), ``logits`` (N, num_classes).
+            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and ``logits``
+            (N, num_classes).
         """
         check_images(x)
         x = jax.nn.relu(self.bn1(self.conv1(x)))

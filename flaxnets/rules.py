@@ -1,4 +1,4 @@
-"""Checks that every config shares: each raises ``ValueError`` naming the rule and the nearest valid values."""
+"""Checks that every config shares; each raises ``ValueError`` naming the rule and near values."""
 
 import difflib
 from collections.abc import Iterable

@@ -35,10 +35,7 @@ class PadShortcut(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C) to (N, H / stride, W / stride, before + C + after)."""
-        if self.average:
-            x = avg_pool(x, self.stride)
-        else:
-            x = x[:, :: self.stride, :: self.stride]
+        x = avg_pool(x, self.stride) if self.average else x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (self.before, self.after)))
 
 
@@ -48,11 +45,11 @@ def make_shortcut(
     """The module that turns a block's input into the shape of its output.
 
     Args:
-        kind: "zero_pad_end": option A of He 2015 with all the zero channels at the end (fb.resnet.torch,
-            KellerJordan); "zero_pad_both": half of them on either side (akamaster); "avg_pool_pad":
-            average pooling, then zeros at the end (KellerJordan's "C"); "projection": 1x1 convolution and
-            batch norm (option B); "projection_biased": 1x1 convolution with bias, no norm (KellerJordan's
-            "B").
+        kind: "zero_pad_end": option A of He 2015 with all the zero channels at the end
+            (fb.resnet.torch, KellerJordan); "zero_pad_both": half of them on either side
+            (akamaster); "avg_pool_pad": average pooling, then zeros at the end (KellerJordan's
+            "C"); "projection": 1x1 convolution and batch norm (option B); "projection_biased":
+            1x1 convolution with bias, no norm (KellerJordan's "B").
         layers: makes the layers with parameters.
         in_channels: channels of the block's input.
         out_channels: channels of its output.

@@ -1,7 +1,8 @@
 """Weights between PyTorch and Flax: ``load_torch`` and ``to_torch``.
 
-A variable's path and its PyTorch key differ only in the leaf; kernels are transposed. The map is a bijection:
-every key of a state dict is used exactly once, in both directions, or the call fails and lists what does not fit.
+A variable's path and its PyTorch key differ only in the leaf; kernels are transposed. The map is a
+bijection: every key of a state dict is used exactly once, in both directions, or the call fails and
+    lists what does not fit.
 """
 
 import functools
@@ -17,7 +18,7 @@ import numpy as np
 from flax import nnx
 from flax.typing import Dtype
 
-from flaxnets import registry, rules
+from flaxnets import registry
 
 StateDict = Mapping[str, Any]  # PyTorch key -> torch tensor or NumPy array
 Path_ = tuple[str, ...]
@@ -30,6 +31,7 @@ LEAF_NAMES = {
     "var": "running_var",
     "num_batches_tracked": "num_batches_tracked",
 }
+VARIABLES = (nnx.Param, nnx.BatchStat)
 OPTIONAL_LEAF = "num_batches_tracked"  # absent from state dicts saved before PyTorch 0.4.1
 
 
@@ -56,7 +58,7 @@ def torch_name(path: tuple[Any, ...]) -> str:
 
     ``("layer1", "0", "conv1", "kernel")`` is ``"layer1.0.conv1.weight"``.
     """
-    *parents, leaf = map(str, path)
+    *parents, leaf = [str(name) for name in path]
     return ".".join([*parents, LEAF_NAMES.get(leaf, leaf)])
 
 
@@ -101,8 +103,9 @@ def load_torch(
     """A named network with the weights of its PyTorch twin.
 
     Args:
-        source: a state dict (torch tensors or NumPy arrays), or the path of a ``.pth``, ``.pt``, ``.th`` (needs
-            torch; read with ``weights_only=True``, so nothing in the file is executed) or ``.safetensors`` file.
+        source: a state dict (torch tensors or NumPy arrays), or the path of a ``.pth``, ``.pt``,
+            ``.th`` (needs torch; read with ``weights_only=True``, so nothing in the file is
+            executed) or ``.safetensors`` file.
         arch: one of ``list_models()`` or a family alias.
         rngs: the ``dropout`` stream, for networks with dropout; by default ``nnx.Rngs(0)``.
         dtype: compute dtype.
@@ -113,8 +116,8 @@ def load_torch(
         The model, in training mode like every new one.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape (all are listed), or the file holds no
-            state dict.
+        CheckpointError: keys are missing, unexpected or of another shape (all are listed), or the
+            file holds no state dict.
         FileNotFoundError: there is no such file.
         ValueError: unknown network or option.
     """
@@ -128,9 +131,8 @@ def load_torch(
             config, rngs=rngs or nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype
         )
 
-    graphdef, wanted, random_state = nnx.split(
-        nnx.eval_shape(build), (nnx.Param, nnx.BatchStat), nnx.RngState
-    )
+    graphdef, *states = nnx.split(nnx.eval_shape(build), VARIABLES, nnx.RngState)
+    wanted, random_state = states
     if jax.tree.leaves(random_state):
         random_state = jax.jit(lambda: nnx.state(build(), nnx.RngState))()
     flat = nnx.to_flat_state(wanted)
@@ -143,12 +145,13 @@ def load_torch(
 
 
 def to_torch(model: registry.Model) -> dict[str, np.ndarray]:
-    """The state dict that the PyTorch twin's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
+    """What the PyTorch twin's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
 
-    Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64. Turn it into
-    tensors with ``{key: torch.from_numpy(value) for key, value in to_torch(model).items()}``.
+    Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64.
+    Turn it into tensors with ``{key: torch.from_numpy(value) for key, value in
+    to_torch(model).items()}``.
     """
-    flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    flat = nnx.to_flat_state(nnx.state(model, VARIABLES))
     values = dict(zip(flat.paths, flat.leaves, strict=True))
     result = {}
     for entry in layout(model.config):
@@ -179,9 +182,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> StateDict:
         content = load(path)
     except Exception as error:  # whatever the reader below raises, the person needs one message
         raise CheckpointError(
-            f"{path} could not be read as a state dict ({type(error).__name__}). It may be cut short, be "
-            "another kind of file, or hold a pickled module instead of tensors; in that case load it where "
-            "its code is trusted and save model.state_dict()"
+            f"{path} could not be read as a state dict ({type(error).__name__}). It may be cut "
+            "short, be another kind of file, or hold a pickled module instead of tensors; in that "
+            "case load it where its code is trusted and save model.state_dict()"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -225,7 +228,7 @@ def _check(entries: tuple[Entry, ...], state_dict: StateDict, arch: str) -> None
 
 
 def _to_numpy(value: Any) -> np.ndarray:
-    """A torch tensor (on any device) or an array as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    """A torch tensor or an array as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value

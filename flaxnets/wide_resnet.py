@@ -1,4 +1,4 @@
-"""Wide ResNet (Zagoruyko & Komodakis 2016, arXiv:1605.07146): pre-activation blocks, few and wide."""
+"""Wide ResNet (Zagoruyko & Komodakis 2016, arXiv:1605.07146): few blocks, wide, pre-activated."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -23,16 +23,16 @@ class WideResNetConfig:
     """Every architectural choice of a WRN.
 
     Attributes:
-        depth: 6n+4 with basic blocks, 9n+4 with bottlenecks; counts the stem, the blocks' convolutions and
-            the three projections, not the classifier.
+        depth: 6n+4 with basic blocks, 9n+4 with bottlenecks; counts the stem, the blocks'
+            convolutions and the three projections, not the classifier.
         widen_factor: k; stages are 16k, 32k and 64k wide.
-        block: "basic" (3x3, 3x3) or "bottleneck" (1x1 to k times the stage's width, 3x3, 1x1 to 4 times the
-            unwidened width: only the inside is widened, as in WRN-50-2).
-        projection_input: what the 1x1 projection reads: "activated", relu(bn1(x)), as the authors' code
-            does; or "raw", the block's input.
+        block: "basic" (3x3, 3x3) or "bottleneck" (1x1 to k times the stage's width, 3x3, 1x1 to 4
+            times the unwidened width: only the inside is widened, as in WRN-50-2).
+        projection_input: what the 1x1 projection reads: "activated", relu(bn1(x)), as in the
+            authors' code; or "raw", the block's input.
         dropout: rate, in every block (0.3 on CIFAR in the paper).
-        dropout_before: "conv2": between the second ReLU and the last convolution (paper, section 2.4); or
-            "bn2": right after the first convolution.
+        dropout_before: "conv2": between the last ReLU and the last convolution (paper, section
+            2.4); or "bn2": right after the first convolution.
         num_classes: outputs of the classifier.
         init: initialisation (``flaxnets.layers.Layers``).
     """
@@ -59,7 +59,7 @@ class WideResNetConfig:
 
     @property
     def blocks_per_stage(self) -> int:
-        """n of the depth rule."""
+        """The n of the depth rule."""
         per_block = 6 if self.block == "basic" else 9
         return rules.blocks_per_stage(f"WRN ({self.block} blocks)", self.depth, per_block, 4)
 
@@ -99,10 +99,11 @@ class PreactivationBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C_in) to (N, H / stride, W / stride, C_out)."""
-        activated = y = jax.nn.relu(self.bn1(x))
+        y = x
         for index in range(1, self.depth + 1):
-            if index > 1:
-                y = jax.nn.relu(getattr(self, f"bn{index}")(y))
+            y = jax.nn.relu(getattr(self, f"bn{index}")(y))
+            if index == 1:
+                activated = y
             if index == self.depth and not self.drops_after_first:
                 y = self._drop(y)
             y = getattr(self, f"conv{index}")(y)
@@ -155,7 +156,8 @@ class WideResNet(nnx.Module):
             x: (N, H, W, 3), normalised.
 
         Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F), ``logits`` (N, num_classes).
+            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and ``logits``
+            (N, num_classes).
         """
         check_images(x)
         x = self.conv1(x)
