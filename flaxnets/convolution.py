@@ -1,15 +1,29 @@
-"""The one convolution that every network here calls."""
+"""The one convolution that every network here calls, with gradients that a CPU computes fast.
+
+On a GPU or TPU both the convolution and its gradients are XLA's own. XLA's CPU backend computes the
+gradients of narrow convolutions at a small part of the machine's speed (the kernel's by swapping the
+batch with the features, the input's of a strided convolution by spreading it with zeros), so there,
+and only there, they are rewritten: as matrix products over slices of the input, and as gradients of
+a convolution of stride 1 over the input's phases. Which form runs is decided at lowering.
+"""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# Pictures whose slices are multiplied at a time: few enough to stay in a core's cache.
+CHUNK = 16
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv2d(
-    images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, groups: int = 1
+    images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:
     """2-D cross-correlation with PyTorch's padding.
+
+    Differentiable in reverse mode, any number of times; not in forward mode (``jax.jvp``).
 
     Args:
         images: (N, H, W, C_in).
@@ -22,11 +36,144 @@ def conv2d(
     Returns:
         (N, H', W', C_out) with H' = floor((H + 2 padding - k_h) / stride) + 1.
     """
+    return _plain(images, kernel, stride, padding, groups)
+
+
+def _forward(
+    images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _plain(images, kernel, stride, padding, groups), (images, kernel)
+
+
+def _backward(
+    stride: int,
+    padding: int,
+    groups: int,
+    residuals: tuple[jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    images, kernel = residuals
+    plain = functools.partial(_plain_gradients, stride, padding, groups)
+    if groups > 1:
+        return plain(images, kernel, gradient)
+    rewritten = functools.partial(_cpu_gradients, stride, padding)
+    return lax.platform_dependent(images, kernel, gradient, cpu=rewritten, default=plain)
+
+
+conv2d.defvjp(_forward, _backward)
+
+
+def _plain(
+    images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int
+) -> jax.Array:
     return lax.conv_general_dilated(
         images,
         kernel,
         window_strides=(stride, stride),
         padding=((padding, padding), (padding, padding)),
-        dimension_numbers=DIMENSIONS,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def _plain_gradients(
+    stride: int,
+    padding: int,
+    groups: int,
+    images: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    _, transpose = jax.vjp(lambda x, k: _plain(x, k, stride, padding, groups), images, kernel)
+    return transpose(gradient)
+
+
+def _cpu_gradients(
+    stride: int, padding: int, images: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    if stride > 1:
+        height, width = gradient.shape[1:3]
+        phases, split = jax.vjp(
+            lambda x: _split_phases(x, kernel.shape[0], stride, padding, height, width), images
+        )
+        folded, fold = jax.vjp(lambda k: _fold_kernel(k, stride), kernel)
+        phases_gradient, folded_gradient = _cpu_gradients(1, 0, phases, folded, gradient)
+        return *split(phases_gradient), *fold(folded_gradient)
+    _, transpose = jax.vjp(lambda x: _plain(x, kernel, 1, padding, 1), images)
+    kernel_gradient = _kernel_gradient(images, gradient, kernel.shape[0], padding)
+    return *transpose(gradient), kernel_gradient.astype(kernel.dtype)
+
+
+def _split_phases(
+    images: jax.Array, size: int, stride: int, padding: int, height: int, width: int
+) -> jax.Array:
+    """Pixels whose coordinates agree modulo ``stride``, as channels of one smaller map.
+
+    (N, H, W, C) to (N, H' + t - 1, W' + t - 1, min(stride, size)^2 C) for an output of H' x W' and
+    t = ceil(size / stride) taps in each phase.
+    """
+    taps = -(-size // stride)
+    needed = ((height + taps - 1) * stride, (width + taps - 1) * stride)
+    after = [want - have - padding for want, have in zip(needed, images.shape[1:3], strict=True)]
+    edges = [(0, 0, 0), *((padding, end, 0) for end in after), (0, 0, 0)]
+    padded = lax.pad(images, jnp.zeros((), images.dtype), edges)
+    used = range(min(stride, size))
+    phases = [padded[:, row::stride, column::stride] for row in used for column in used]
+    return jnp.concatenate(phases, axis=-1)
+
+
+def _fold_kernel(kernel: jax.Array, stride: int) -> jax.Array:
+    """The kernel that does to ``_split_phases`` with stride 1 what ``kernel`` does with ``stride``.
+
+    (k, k, C, O) to (t, t, min(stride, k)^2 C, O).
+    """
+    size, _, channels, features = kernel.shape
+    used = min(stride, size)
+    taps = -(-size // stride)
+    extra = taps * used - size
+    kernel = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, used, taps, used, channels, features)
+    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, used**2 * channels, features)
+
+
+def _kernel_gradient(
+    images: jax.Array, gradient: jax.Array, size: int, padding: int
+) -> jax.Array:
+    """(k, k, C, O) of a convolution of stride 1, in float32 or wider.
+
+    Tap (i, j) is the product of the padded input, shifted by i rows and j columns, with the output's
+    gradient. Over pictures flattened to rows of pixels a shift is a contiguous slice; the k shifts
+    along a row are made on the gradient and multiplied at once.
+    """
+    count, _, _, channels = images.shape
+    features = gradient.shape[-1]
+    dtype = jnp.promote_types(jnp.float32, images.dtype)
+    width = images.shape[2] + 2 * padding
+    chunk = max(n for n in range(1, min(CHUNK, count) + 1) if count % n == 0)
+
+    def add(total: jax.Array, pictures: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        x, g = pictures
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        g = jnp.pad(g, ((0, 0), (0, size - 1), (0, size - 1), (0, 0)))
+        x, g = x.reshape(-1, channels), g.reshape(-1, features)
+        rows = g.shape[0] + size - 1
+        x = jnp.pad(x, ((0, (size - 1) * width + size - 1), (0, 0)))
+        shifted = [jnp.pad(g, ((column, size - 1 - column), (0, 0))) for column in range(size)]
+        g = jnp.concatenate(shifted, axis=1)
+        taps = [
+            lax.dot_general(
+                x[row * width : row * width + rows],
+                g,
+                (((0,), (0,)), ((), ())),
+                preferred_element_type=dtype,
+            )
+            for row in range(size)
+        ]
+        return total + jnp.stack(taps), None
+
+    def chunks(x: jax.Array) -> jax.Array:
+        return x.reshape(count // chunk, chunk, *x.shape[1:])
+
+    total = jnp.zeros((size, channels, size * features), dtype)
+    total, _ = lax.scan(add, total, (chunks(images), chunks(gradient)))
+    return total.reshape(size, channels, size, features).transpose(0, 2, 1, 3)

@@ -101,9 +101,9 @@ class Conv(nnx.Module):
         y = conv2d(
             x.astype(self.dtype),
             self.kernel[...].astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
+            self.stride,
+            self.padding,
+            self.groups,
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
