@@ -24,17 +24,17 @@ def sgd(
     once, as in PyTorch (and unlike Sutskever's form, which keeps the old rate inside the buffer).
 
     Args:
-      learning_rate: a number, or a function of the step (int32 scalar, 0 for the first update).
-      momentum: the factor on the old buffer, in [0, 1).
-      nesterov: look ahead by one step; needs a momentum.
-      weight_decay: L2 penalty's factor, added to the gradient before the momentum.
+        learning_rate: a number, or a function of the step (int32 scalar, 0 for the first update).
+        momentum: the factor on the old buffer, in [0, 1).
+        nesterov: look ahead by one step; needs a momentum.
+        weight_decay: L2 penalty's factor, added to the gradient before the momentum.
 
     Returns:
-      An optax transformation whose state is a plain pytree of arrays: the momentum buffers in the
-      parameters' dtype and, where the rate is a schedule, the int32 count of updates.
+        An optax transformation whose state is a plain pytree of arrays: the momentum buffers in the
+        parameters' dtype and, where the rate is a schedule, the int32 count of updates.
 
     Raises:
-      ValueError: a negative value, momentum of 1 or more, or Nesterov without momentum.
+        ValueError: a negative value, momentum of 1 or more, or Nesterov without momentum.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")

@@ -33,9 +33,9 @@ def step(learning_rate: float, boundaries: Sequence[int], factor: float) -> Sche
     is the boundary ``100 * steps_per_epoch``: 100 whole epochs at the old rate precede it.
 
     Args:
-      learning_rate: the rate before the first boundary.
-      boundaries: steps, in ascending order; one given twice multiplies twice.
-      factor: 0.1 divides by ten.
+        learning_rate: the rate before the first boundary.
+        boundaries: steps, in ascending order; one given twice multiplies twice.
+        factor: 0.1 divides by ten.
     """
     if list(boundaries) != sorted(boundaries) or any(boundary < 0 for boundary in boundaries):
         raise ValueError(f"boundaries must be ascending and not negative, got {boundaries}")
@@ -99,16 +99,16 @@ def build(
     """Build a schedule whose durations are in epochs.
 
     Args:
-      name: ``"step"``, ``"cosine"`` or ``"constant"``.
-      learning_rate: the highest rate.
-      epochs: length of the run; the cosine reaches 0 at its end.
-      steps_per_epoch: updates in one epoch.
-      milestones: 0-based epochs whose first update is the first one at the multiplied rate.
-      factor: of the step schedule.
-      warmup_epochs: length of the linear warm-up, rounded to whole updates.
+        name: ``"step"``, ``"cosine"`` or ``"constant"``.
+        learning_rate: the highest rate.
+        epochs: length of the run; the cosine reaches 0 at its end.
+        steps_per_epoch: updates in one epoch.
+        milestones: 0-based epochs whose first update is the first one at the multiplied rate.
+        factor: of the step schedule.
+        warmup_epochs: length of the linear warm-up, rounded to whole updates.
 
     Raises:
-      ValueError: an unknown name, or milestones that aren't ascending.
+        ValueError: an unknown name, or milestones that aren't ascending.
     """
     if name == "step":
         schedule = step(learning_rate, [m * steps_per_epoch for m in milestones], factor)
