@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -216,7 +216,7 @@ def load(
         dataset = _load_digits(digits_size)
     elif name in ("cifar10", "cifar100"):
         spec = _CIFAR10 if name == "cifar10" else _CIFAR100
-        dataset = _load_cifar(spec, Path(data_dir or DEFAULT_DATA_DIR))
+        dataset = _load_cifar(spec, Path(data_dir or DEFAULT_DATA_DIR).expanduser())
     else:
         raise DataError(f"unknown data set {name!r}; known are cifar10, cifar100 and digits")
     if crop_padding is None:
@@ -269,21 +269,20 @@ def _load_cifar(spec: _Cifar, data_dir: Path) -> Dataset:
         found = _find(spec, data_dir)
     assert found is not None
     layout, folder = found
-    train_images, train_labels, train_official = _read_split(spec, layout, folder, layout.train)
-    test_images, test_labels, test_official = _read_split(spec, layout, folder, layout.test)
+    train, test = _read(spec, layout, folder, shown=folder)
     notes = []
-    if not (train_official and test_official):
+    if not (train.official and test.official):
         notes.append(
-            f"{folder} holds {len(train_images):,} training and {len(test_images):,} test images "
+            f"{folder} holds {len(train.labels):,} training and {len(test.labels):,} test images "
             f"that are not the official {spec.title} files (checksums differ): accuracies are not "
             "comparable with published ones"
         )
     return Dataset(
         name=spec.name,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
         mean=spec.mean,
         std=spec.std,
         num_classes=len(spec.class_names),
@@ -320,15 +319,28 @@ def _find(spec: _Cifar, data_dir: Path) -> tuple[_Layout, Path] | None:
     return layout, folder
 
 
+class _Split(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+    official: bool
+
+
+def _read(spec: _Cifar, layout: _Layout, folder: Path, *, shown: Path) -> tuple[_Split, _Split]:
+    """Read training and test split; errors name the files as members of ``shown``."""
+    train, test = (
+        _read_split(spec, layout, folder, digests, shown) for digests in (layout.train, layout.test)
+    )
+    return train, test
+
+
 def _read_split(
-    spec: _Cifar, layout: _Layout, folder: Path, digests: Mapping[str, str]
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Read the files of one split; the last value tells whether all of them are official."""
+    spec: _Cifar, layout: _Layout, folder: Path, digests: Mapping[str, str], shown: Path
+) -> _Split:
     images, labels, official = [], [], True
     for name, digest in digests.items():
-        path = folder / name
+        path = shown / name
         try:
-            content = path.read_bytes()
+            content = (folder / name).read_bytes()
         except OSError as error:
             raise DataError(f"can't read {path}: {error.strerror}") from None
         if not content:
@@ -350,7 +362,7 @@ def _read_split(
         labels.append(file_labels.astype(np.int32))
         found = hashlib.new(layout.algorithm, content, usedforsecurity=False).hexdigest()
         official = official and found == digest
-    return np.concatenate(images), np.concatenate(labels), official
+    return _Split(np.concatenate(images), np.concatenate(labels), official)
 
 
 def _parse_binary(content: bytes, path: Path, spec: _Cifar) -> tuple[np.ndarray, np.ndarray]:
@@ -374,7 +386,7 @@ def _parse_pickle(content: bytes, path: Path, spec: _Cifar) -> tuple[np.ndarray,
         raise DataError(f"{path} is damaged or not {spec.title}: {reason}") from None
     if not isinstance(batch, dict):
         raise DataError(f"{path} is not {spec.title}: it holds no dictionary")
-    entries = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+    entries = {key.decode("latin1") if isinstance(key, bytes) else key: batch[key] for key in batch}
     data, labels = entries.get("data"), entries.get(spec.label_key)
     if not isinstance(data, _PickledArray) or not isinstance(labels, list):
         raise DataError(
@@ -477,6 +489,7 @@ def _unpack(archive: Path, spec: _Cifar, layout: _Layout, data_dir: Path) -> Non
             raise DataError(
                 f"{archive} is not {spec.title}: it lacks {', '.join(missing)} in {layout.folder}"
             )
+        _read(spec, layout, folder, shown=archive)  # damaged files must not get into place
         try:
             folder.rename(data_dir / layout.folder)
         except OSError:
