@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 import flaxnets
-from train import report
+from train import datasets, report
 from train.datasets import Dataset
 from train.engine import choose_steps_per_dispatch, steps_per_epoch
 from train.interrupt import Signals
@@ -36,16 +37,17 @@ def build_network(config: Config, dataset: Dataset) -> nnx.Module:
     )
 
 
-def run(
+@contextlib.contextmanager
+def prepare(
     config: Config,
     dataset: Dataset,
     out: Path,
     *,
     resume: bool = False,
-    data_dir: Path | None = None,
+    data_dir: Path = datasets.DEFAULT_DATA_DIR,
     build: Build = build_network,
-) -> int:
-    """Train, or go on training, in a run folder.
+) -> Iterator[Trainer]:
+    """Make a run, or take one up again, and yield its :class:`Trainer`, ready to run.
 
     Args:
         config: what to do; to resume, the folder's own :attr:`RunFolder.config`.
@@ -55,13 +57,9 @@ def run(
         data_dir: where the data set's files are, to be noted in config.json.
         build: makes the network.
 
-    Returns:
-        The exit status: 0 when all epochs are done, 1 where the loss became infinite or nan,
-        128 plus the signal's number after SIGINT (130) or SIGTERM (143).
-
     Raises:
-        ValueError: the batch size doesn't suit the data or the devices, or the network, the
-          checkpoint or the data aren't the run's.
+        ValueError: the batch size doesn't suit the data or the devices, the network can't be, or
+            the checkpoint or the data aren't the run's.
         FileExistsError: the folder already holds a run, and it isn't to be resumed.
         FileNotFoundError: it holds none to resume.
     """
@@ -77,13 +75,22 @@ def run(
     else:
         folder = RunFolder.create(out, config, dataset, data_dir)
     with Display(config.epochs, steps) as display, Signals(display.line) as signals:
-        for line in report.introduction(
-            config, dataset, folder, flaxnets.count_parameters(model), steps
-        ):
+        parameters = flaxnets.count_parameters(model)
+        for line in report.introduction(config, dataset, folder, parameters, steps):
             display.line(line)
         with contextlib.closing(
             Trainer(config, dataset, model, folder, display, signals)
         ) as trainer:
             if resume:
                 trainer.restore()
-            return trainer.run()
+            yield trainer
+
+
+def run(*arguments: Any, **options: Any) -> int:
+    """Do the run that :func:`prepare` makes of the same arguments, and return its exit status.
+
+    It is 0 when all epochs are done, 1 where the loss became infinite or nan, and 128 plus the
+    signal's number after SIGINT (130) or SIGTERM (143).
+    """
+    with prepare(*arguments, **options) as trainer:
+        return trainer.run()

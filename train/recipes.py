@@ -5,7 +5,6 @@ published results. All recipes are SGD with momentum that decays every parameter
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flaxnets
@@ -44,6 +43,12 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     decay_factor: float = 0.1
     warmup_epochs: float = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that are also a :class:`Config`'s, but for the milestones."""
+        values = dataclasses.asdict(self)
+        del values["source"], values["milestones"]
+        return values
 
 
 CIFAR_RECIPES = {
@@ -185,21 +190,24 @@ def find(arch: str, dataset: str) -> Recipe:
     return recipes.get(family, recipes["resnet"])
 
 
-def resolve(arch: str, dataset: str, given: Mapping[str, Any]) -> Config:
-    """Fill in what isn't ``given`` (fields of :class:`Config`) from the network's recipe.
+def resolve(arch: str, dataset: str, **given: Any) -> Config:
+    """Fill in what isn't given, or is None, from the recipe of the network and data set.
 
     Milestones of the recipe are rescaled to the number of epochs, rounded up to whole epochs: half
     of 300 is 150, half of 3 is 2. A schedule other than the recipe's has no milestones.
+
+    Args:
+        arch: a network's name or alias.
+        dataset: a data set's name.
+        given: other fields of :class:`Config`.
 
     Raises:
         ValueError: an unknown network, or values that can't be; the message names the flag.
     """
     name = flaxnets.canonical_name(arch)
     recipe = find(name, dataset)
-    values = dataclasses.asdict(recipe)
-    del values["source"]
-    values |= given
-    if "milestones" not in given:
+    values = recipe.settings() | {key: value for key, value in given.items() if value is not None}
+    if "milestones" not in values:
         same = values["schedule"] == recipe.schedule
         values["milestones"] = tuple(
             -(-milestone * values["epochs"] // recipe.epochs)

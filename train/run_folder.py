@@ -27,7 +27,7 @@ class RunFolder:
         self.metrics = _read_metrics(path / "metrics.jsonl")
 
     @classmethod
-    def create(cls, path: Path, config: Config, dataset: Dataset, data_dir: Path | None) -> Self:
+    def create(cls, path: Path, config: Config, dataset: Dataset, data_dir: Path) -> Self:
         """Begin a run in a folder that holds none yet.
 
         Raises:
@@ -41,7 +41,7 @@ class RunFolder:
         record = {
             "config": dataclasses.asdict(config),
             "data": {
-                "dir": str(data_dir.absolute()) if data_dir else None,
+                "dir": str(data_dir.absolute()),
                 "train_images": list(dataset.train_images.shape),
                 "test_images": list(dataset.test_images.shape),
                 "fingerprint": fingerprint(dataset),
@@ -85,10 +85,9 @@ class RunFolder:
             raise ValueError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
     @property
-    def data_dir(self) -> Path | None:
-        """Where the data set's files were, if it has any."""
-        place = self.record["data"]["dir"]
-        return Path(place) if place else None
+    def data_dir(self) -> Path:
+        """Where the data set's files were."""
+        return Path(self.record["data"]["dir"])
 
     @property
     def curves(self) -> Path:
