@@ -1,0 +1,124 @@
+"""The CPU form of the convolution's gradients against XLA's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from flaxnets import convolution
+
+# images (N, H, W, C), kernel (k, k, C / groups, O), stride, padding, groups
+CASES = {
+    "3x3": ((4, 8, 8, 3), (3, 3, 3, 5), 1, 1, 1),
+    "3x3 odd picture, batch of 7": ((7, 9, 11, 4), (3, 3, 4, 3), 1, 1, 1),
+    "3x3 without padding": ((2, 6, 7, 2), (3, 3, 2, 3), 1, 0, 1),
+    "1x1, several chunks": ((48, 4, 3, 4), (1, 1, 4, 3), 1, 0, 1),
+    "batch no chunk divides": ((37, 3, 3, 2), (3, 3, 2, 2), 1, 1, 1),
+    "5x5": ((1, 5, 6, 2), (5, 5, 2, 2), 1, 2, 1),
+    "3x3 stride 2": ((4, 8, 8, 3), (3, 3, 3, 5), 2, 1, 1),
+    "3x3 stride 2, odd picture": ((4, 9, 7, 3), (3, 3, 3, 5), 2, 1, 1),
+    "1x1 stride 2": ((2, 8, 6, 3), (1, 1, 3, 5), 2, 0, 1),
+    "1x1 stride 2, odd picture": ((2, 9, 7, 3), (1, 1, 3, 5), 2, 0, 1),
+    "stem 7x7 stride 2": ((2, 33, 30, 3), (7, 7, 3, 6), 2, 3, 1),
+    "3x3 stride 3": ((3, 10, 11, 2), (3, 3, 2, 2), 3, 1, 1),
+    "picture smaller than the stride": ((3, 1, 1, 2), (3, 3, 2, 2), 2, 1, 1),
+    "groups": ((2, 6, 6, 4), (3, 3, 2, 6), 1, 1, 2),
+}
+
+
+def arrays(case, dtype, seed=0):
+    shape, kernel_shape, *options = CASES[case]
+    draw = np.random.default_rng(seed).standard_normal
+    images, kernel = jnp.asarray(draw(shape), dtype), jnp.asarray(draw(kernel_shape), dtype)
+    output = convolution._plain(images, kernel, *options)
+    return images, kernel, jnp.asarray(draw(output.shape), dtype), options
+
+
+def gradients(images, kernel, gradient, options):
+    return jax.vjp(lambda x, k: convolution.conv2d(x, k, *options), images, kernel)[1](gradient)
+
+
+def plain_gradients(images, kernel, gradient, options):
+    return jax.vjp(lambda x, k: convolution._plain(x, k, *options), images, kernel)[1](gradient)
+
+
+def worst(found, expected):
+    return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_in_float64(case):
+    with jax.enable_x64(True):
+        *inputs, options = arrays(case, jnp.float64)
+        found = jax.jit(lambda *args: gradients(*args, options))(*inputs)
+        for one, other in zip(found, plain_gradients(*inputs, options), strict=True):
+            assert one.dtype == jnp.float64
+            assert worst(one, other) < 1e-13
+
+
+def test_value_is_the_plain_one():
+    images, kernel, _, options = arrays("3x3 stride 2", jnp.float32)
+    expected = convolution._plain(images, kernel, *options)
+    np.testing.assert_array_equal(convolution.conv2d(images, kernel, *options), expected)
+
+
+def test_float32_kernel_gradient_is_as_exact_as_xlas():
+    draw = np.random.default_rng(0).standard_normal
+    images, gradient = draw((32, 16, 16, 8)), draw((32, 16, 16, 8))
+    kernel = draw((3, 3, 8, 8))
+    with jax.enable_x64(True):
+        oracle = plain_gradients(*map(jnp.asarray, (images, kernel, gradient)), (1, 1, 1))[1]
+        oracle = np.asarray(oracle)
+    single = [jnp.asarray(a, jnp.float32) for a in (images, kernel, gradient)]
+    ours = worst(gradients(*single, (1, 1, 1))[1], oracle)
+    xlas = worst(plain_gradients(*single, (1, 1, 1))[1], oracle)
+    assert ours < max(2 * xlas, 1e-6)
+
+
+def test_bfloat16_accumulates_in_float32():
+    images = jnp.ones((4, 32, 32, 1), jnp.bfloat16)
+    kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    gradient = jnp.ones((4, 32, 32, 1), jnp.bfloat16)
+    found = gradients(images, kernel, gradient, (1, 0, 1))[1]
+    assert found.dtype == jnp.bfloat16
+    assert float(found[0, 0, 0, 0]) == 4096  # a bfloat16 sum would stop growing at 256
+
+
+def test_gradient_of_the_gradient():
+    with jax.enable_x64(True):
+        images, kernel, gradient, options = arrays("3x3 stride 2", jnp.float64)
+
+        def penalty(function):
+            def squared(images, kernel):
+                found = function(images, kernel, gradient, options)
+                return sum(jnp.sum(jnp.square(g)) for g in found)
+
+            return jax.grad(squared, argnums=(0, 1))(images, kernel)
+
+        for one, other in zip(penalty(gradients), penalty(plain_gradients), strict=True):
+            assert worst(one, other) < 1e-12
+
+
+def test_per_example_gradients():
+    images, kernel, gradient, options = arrays("3x3", jnp.float32)
+
+    def one(image, gradient):
+        return gradients(image[None], kernel, gradient[None], options)[1]
+
+    found = jax.vmap(one)(images, gradient)
+    assert found.shape == (4, *kernel.shape)
+    together = gradients(images, kernel, gradient, options)[1]
+    np.testing.assert_allclose(found.sum(0), together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_get_plain_convolutions(platform):
+    images, kernel, gradient, options = arrays("3x3 stride 2", jnp.float32)
+    step = jax.jit(lambda x, k, g: gradients(x, k, g, options))
+    text = export.export(step, platforms=[platform])(images, kernel, gradient).mlir_module()
+    assert text.count("stablehlo.convolution") == 2
+    assert "stablehlo.while" not in text
+    assert "stablehlo.dot_general" not in text
+    on_cpu = export.export(step, platforms=["cpu"])(images, kernel, gradient).mlir_module()
+    assert "stablehlo.dot_general" in on_cpu
