@@ -78,9 +78,9 @@ def test_official_files_get_no_note(cifar10_dir: Path, monkeypatch: pytest.Monke
     folder = cifar10_dir / "cifar-10-batches-bin"
     monkeypatch.setattr(datasets, "_CIFAR10", as_official(datasets._CIFAR10, folder))
     assert load("cifar10", cifar10_dir).notes == ()
-    content = bytearray((folder / "test_batch.bin").read_bytes())
+    content = bytearray((folder / "data_batch_1.bin").read_bytes())
     content[100] ^= 1
-    (folder / "test_batch.bin").write_bytes(content)
+    (folder / "data_batch_1.bin").write_bytes(content)
     assert len(load("cifar10", cifar10_dir).notes) == 1
 
 
@@ -246,6 +246,14 @@ def test_python_version_of_cifar100(tmp_path: Path) -> None:
     assert dataset.train_labels.tolist() == [98, 99]
     assert dataset.test_labels.tolist() == [5, 6]
     assert (dataset.test_images == 7).all()
+
+
+def test_pickled_array_in_fortran_order(python_dir: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), np.uint8)
+    content = python2_pickle({b"data": np.asfortranarray(pixels), b"labels": [1, 2]})
+    (python_dir / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    planes = load("cifar10", python_dir).test_images.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(planes.reshape(2, 3072), pixels)
 
 
 class Malicious:
@@ -494,6 +502,13 @@ def test_download(remote: Path, server: Server, capfd: pytest.CaptureFixture[str
 def test_download_of_unknown_length(remote: Path, server: Server) -> None:
     server.length = -1
     assert len(load("cifar10", remote).train_images) == 20
+
+
+def test_progress_bar_of_unknown_length() -> None:
+    with datasets._DownloadBar("Downloading") as bar:
+        bar.total = 0
+        bar.update(100)
+        assert bar.total is None
 
 
 def other_content(server: Server) -> None:
