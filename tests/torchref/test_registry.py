@@ -34,6 +34,26 @@ def test_creation_leaves_the_table_as_it_was() -> None:
     assert before == {name: dict(arguments) for name, (_, arguments) in MODELS.items()}
 
 
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@pytest.mark.parametrize(
+    ("prefix", "zeros", "dropout"), [("resnet", (8, 8), 0.0), ("kellerjordan_resnet", (0, 16), 0.5)]
+)
+def test_what_no_weight_shows_of_cifar_resnets(
+    prefix: str, depth: int, zeros: tuple[int, int], dropout: float
+) -> None:
+    with torch.device("meta"):
+        block = torchref.create(f"{prefix}{depth}").layer2[0]
+    assert (block.downsample.before, block.downsample.after) == zeros
+    assert (block.dropout.p if block.dropout else 0.0) == dropout
+
+
+@pytest.mark.parametrize("name", ["wrn_16_1", "wrn_28_10"])
+def test_what_no_weight_shows_of_wrns(name: str) -> None:
+    with torch.device("meta"):
+        block = torchref.create(name, dropout=0.3).layer2[0]
+    assert (block.projection_input, block.dropout_before) == ("activated", "conv2")
+
+
 def test_new_networks_are_in_training_mode() -> None:
     assert torchref.create("wrn_10_1").training
 
