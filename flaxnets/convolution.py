@@ -99,9 +99,12 @@ def _cpu_gradients(
         folded, fold = jax.vjp(lambda k: _fold_kernel(k, stride), kernel)
         phases_gradient, folded_gradient = _cpu_gradients(1, 0, phases, folded, gradient)
         return *split(phases_gradient), *fold(folded_gradient)
-    _, transpose = jax.vjp(lambda x: _plain(x, kernel, 1, padding, 1), images)
-    kernel_gradient = _kernel_gradient(images, gradient, kernel.shape[0], padding)
-    return *transpose(gradient), kernel_gradient.astype(kernel.dtype)
+    size = kernel.shape[0]
+    # The barrier keeps the flip from being folded back into the convolution, which then is slow.
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    images_gradient = _plain(gradient, flipped, 1, size - 1 - padding, 1)
+    kernel_gradient = _kernel_gradient(images, gradient, size, padding)
+    return images_gradient, kernel_gradient.astype(kernel.dtype)
 
 
 def _split_phases(
@@ -148,6 +151,13 @@ def _kernel_gradient(
     count, _, _, channels = images.shape
     features = gradient.shape[-1]
     dtype = jnp.promote_types(jnp.float32, images.dtype)
+    product = functools.partial(
+        lax.dot_general,
+        dimension_numbers=(((0,), (0,)), ((), ())),
+        preferred_element_type=dtype,
+    )
+    if size == 1 and padding == 0:
+        return product(images.reshape(-1, channels), gradient.reshape(-1, features))[None, None]
     width = images.shape[2] + 2 * padding
     chunk = max(n for n in range(1, min(CHUNK, count) + 1) if count % n == 0)
 
@@ -160,15 +170,7 @@ def _kernel_gradient(
         x = jnp.pad(x, ((0, (size - 1) * width + size - 1), (0, 0)))
         shifted = [jnp.pad(g, ((column, size - 1 - column), (0, 0))) for column in range(size)]
         g = jnp.concatenate(shifted, axis=1)
-        taps = [
-            lax.dot_general(
-                x[row * width : row * width + rows],
-                g,
-                (((0,), (0,)), ((), ())),
-                preferred_element_type=dtype,
-            )
-            for row in range(size)
-        ]
+        taps = [product(x[row * width : row * width + rows], g) for row in range(size)]
         return total + jnp.stack(taps), None
 
     def chunks(x: jax.Array) -> jax.Array:
