@@ -1,10 +1,11 @@
-"""The one convolution that every network here calls, with gradients that a CPU computes fast.
+"""The one convolution that every network here calls, in forms that a CPU computes fast.
 
-On a GPU or TPU both the convolution and its gradients are XLA's own. XLA's CPU backend computes the
-gradients of narrow convolutions at a small part of the machine's speed (the kernel's by swapping the
-batch with the features, the input's of a strided convolution by spreading it with zeros), so there,
-and only there, they are rewritten: as matrix products over slices of the input, and as gradients of
-a convolution of stride 1 over the input's phases. Which form runs is decided at lowering.
+On a GPU or TPU the convolution and its gradients are XLA's own. XLA's CPU backend computes 1x1
+convolutions and the gradients of narrow ones at a small part of the machine's speed (the kernel's by
+swapping the batch with the features, the input's of a strided convolution by spreading it with
+zeros), so there, and only there, they are rewritten: as matrix products over slices of the input,
+and as gradients of a convolution of stride 1 over the input's phases. Which form runs is decided at
+lowering.
 """
 
 import functools
@@ -36,13 +37,17 @@ def conv2d(
     Returns:
         (N, H', W', C_out) with H' = floor((H + 2 padding - k_h) / stride) + 1.
     """
-    return _plain(images, kernel, stride, padding, groups)
+    plain = functools.partial(_plain, stride=stride, padding=padding, groups=groups)
+    if kernel.shape[:2] != (1, 1) or padding > 0 or groups > 1:
+        return plain(images, kernel)
+    rewritten = functools.partial(_pointwise, stride=stride)
+    return lax.platform_dependent(images, kernel, cpu=rewritten, default=plain)
 
 
 def _forward(
     images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _plain(images, kernel, stride, padding, groups), (images, kernel)
+    return conv2d(images, kernel, stride, padding, groups), (images, kernel)
 
 
 def _backward(
@@ -76,6 +81,13 @@ def _plain(
     )
 
 
+def _pointwise(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """A 1x1 convolution as one matrix product over all pixels."""
+    pixels = images[:, ::stride, ::stride]
+    product = pixels.reshape(-1, kernel.shape[2]) @ kernel[0, 0]
+    return product.reshape(*pixels.shape[:3], kernel.shape[3])
+
+
 def _plain_gradients(
     stride: int,
     padding: int,
@@ -102,7 +114,7 @@ def _cpu_gradients(
     size = kernel.shape[0]
     # The barrier keeps the flip from being folded back into the convolution, which then is slow.
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    images_gradient = _plain(gradient, flipped, 1, size - 1 - padding, 1)
+    images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
     kernel_gradient = _kernel_gradient(images, gradient, size, padding)
     return images_gradient, kernel_gradient.astype(kernel.dtype)
 
