@@ -1,8 +1,8 @@
 """The one convolution that every network here calls, in forms that a CPU computes fast.
 
 On a GPU or TPU the convolution and its gradients are XLA's own. XLA's CPU backend computes 1x1
-convolutions and the gradients of narrow ones at a small part of the machine's speed (the kernel's by
-swapping the batch with the features, the input's of a strided convolution by spreading it with
+convolutions and the gradients of narrow ones at a small part of the machine's speed (the kernel's
+by swapping the batch with the features, the input's of a strided convolution by spreading it with
 zeros), so there, and only there, they are rewritten: as matrix products over slices of the input,
 and as gradients of a convolution of stride 1 over the input's phases. Which form runs is decided at
 lowering.
@@ -151,14 +151,12 @@ def _fold_kernel(kernel: jax.Array, stride: int) -> jax.Array:
     return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, used**2 * channels, features)
 
 
-def _kernel_gradient(
-    images: jax.Array, gradient: jax.Array, size: int, padding: int
-) -> jax.Array:
+def _kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
     """(k, k, C, O) of a convolution of stride 1, in float32 or wider.
 
-    Tap (i, j) is the product of the padded input, shifted by i rows and j columns, with the output's
-    gradient. Over pictures flattened to rows of pixels a shift is a contiguous slice; the k shifts
-    along a row are made on the gradient and multiplied at once.
+    Tap (i, j) is the product of the padded input, shifted by i rows and j columns, with the
+    output's gradient. Over pictures flattened to rows of pixels a shift is a contiguous slice; the
+    k shifts along a row are made on the gradient and multiplied at once.
     """
     count, _, _, channels = images.shape
     features = gradient.shape[-1]

@@ -50,7 +50,7 @@ class ResNetConfig:
     """
 
     block: Block = "basic"
-    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     widths: tuple[int, ...] = (64, 128, 256, 512)
     stem: Stem = "imagenet"
     stem_width: int = 64
@@ -77,6 +77,11 @@ class ResNetConfig:
         rules.require(
             len(self.stage_sizes) == len(self.widths),
             f"stage_sizes={self.stage_sizes} and widths={self.widths} must name as many stages",
+        )
+        rules.require(
+            self.block == "bottleneck" or self.bottleneck_width == 1,
+            f"bottleneck_width={self.bottleneck_width} needs block='bottleneck'; "
+            "basic blocks are as wide as their stage",
         )
         rules.require(
             self.bottleneck_width * min(self.widths) >= 1,
