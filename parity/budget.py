@@ -1,0 +1,89 @@
+"""How far two arrays are apart, and how far they may be.
+
+The oracle is PyTorch in float64. Two measures of an array's error against it are taken, and both
+must be within budget:
+
+- ``norm``: ||a - b|| / ||b||, Euclidean;
+- ``worst``: max|a - b| / max|b|, the worst element against the layer's scale.
+
+In float64 the budget is a constant: two correct programs differ by rounding alone. In float32 it is
+what float32 PyTorch itself is off from the oracle on the same layer, times ``FLOAT32_FACTOR``, plus
+``FLOAT32_FLOOR_ULPS`` ulp (PyTorch may happen to round nothing at all, in an addition for example).
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+DType = Literal["float32", "float64"]
+DTYPES: tuple[DType, ...] = ("float64", "float32")
+
+FLOAT64_FORWARD = 1e-10
+FLOAT64_BACKWARD = 1e-9
+FLOAT32_FACTOR = 4.0
+FLOAT32_FLOOR_ULPS = 4
+FLOAT32_FLOOR = FLOAT32_FLOOR_ULPS * float(np.finfo(np.float32).eps)
+
+# A gradient can be zero but for rounding, as that of a bias in front of batch norm is. It has no
+# scale of its own, so a gradient counts as at least this share of the largest one in its layer.
+SMALLEST_SHARE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """Relative distance of an array from the oracle's.
+
+    Attributes:
+        norm: ||a - b|| / ||b||.
+        worst: max|a - b| / max|b|.
+    """
+
+    norm: float
+    worst: float
+
+    def __add__(self, other: float) -> "Error":
+        return Error(self.norm + other, self.worst + other)
+
+    def __mul__(self, factor: float) -> "Error":
+        return Error(self.norm * factor, self.worst * factor)
+
+
+def relative_error(value: np.ndarray, oracle: np.ndarray, *, scale: float = 0.0) -> Error:
+    """The two measures of ``value``'s distance from ``oracle``.
+
+    Args:
+        value: any real dtype; compared in float64.
+        oracle: of the same shape.
+        scale: the oracle's elements count as at least this large on the whole (0: as large as they
+            are).
+
+    Returns:
+        The errors; infinite where shapes differ or ``value`` is not finite where the oracle is.
+    """
+    if value.shape != oracle.shape:
+        return Error(np.inf, np.inf)
+    a, b = np.asarray(value, np.float64), np.asarray(oracle, np.float64)
+    if not a.size or np.array_equal(a, b):
+        return Error(0.0, 0.0)
+    difference = np.abs(a - b)
+    if not np.isfinite(difference).all():
+        return Error(np.inf, np.inf)
+    largest = max(float(np.abs(b).max()), scale)
+    norm = max(float(np.linalg.norm(b)), scale * np.sqrt(b.size))
+    with np.errstate(divide="ignore"):
+        return Error(
+            float(np.divide(np.linalg.norm(difference), norm)),
+            float(np.divide(difference.max(), largest)),
+        )
+
+
+def float64_budget(*, backward: bool = False) -> Error:
+    """What a float64 array may be off."""
+    allowed = FLOAT64_BACKWARD if backward else FLOAT64_FORWARD
+    return Error(allowed, allowed)
+
+
+def float32_budget(reference: Error) -> Error:
+    """What a float32 array may be off, where float32 PyTorch is off by ``reference``."""
+    return reference * FLOAT32_FACTOR + FLOAT32_FLOOR

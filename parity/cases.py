@@ -1,0 +1,126 @@
+"""What is compared, on what inputs: every named network, and the options that no name reaches."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flaxnets
+from flaxnets import rules
+
+TINY_RESNET = {"stage_sizes": (2, 2, 2), "widths": (8, 16, 32), "stem_width": 8}
+TINY_BOTTLENECK = {"block": "bottleneck", "stage_sizes": (2, 1), "widths": (8, 16), "stem_width": 8}
+TINY_DENSENET = {"block_sizes": (3, 2, 2), "growth_rate": 6, "stem_width": 12}
+
+# Name, network it starts from, what differs.
+OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    *(
+        (f"resnet, {kind}", "resnet20", TINY_RESNET | {"shortcut": kind})
+        for kind in (
+            *("zero_pad_end", "zero_pad_both", "avg_pool_pad"),
+            *("projection", "projection_biased"),
+        )
+    ),
+    *(
+        (
+            f"resnet, {kind} {project}",
+            "resnet20",
+            TINY_RESNET | {"shortcut": kind, "project": project},
+        )
+        for kind in ("projection", "projection_biased", "zero_pad_both")
+        for project in ("first_of_stage", "every_block")
+    ),
+    ("resnet, convolution biases", "resnet20", TINY_RESNET | {"conv_bias": True}),
+    ("resnet, dropout", "resnet20", TINY_RESNET | {"dropout": 0.5, "shortcut": "projection"}),
+    ("resnet, no dropout", "kellerjordan_resnet20", TINY_RESNET | {"dropout": 0.0}),
+    ("resnet, uneven stages", "resnet20", TINY_RESNET | {"stage_sizes": (1, 3), "widths": (8, 20)}),
+    ("resnet, 100 classes", "resnet20", TINY_RESNET | {"num_classes": 100}),
+    ("bottleneck, projection", "resnet50_cifar", TINY_BOTTLENECK),
+    ("bottleneck, zero_pad_end", "resnet50_cifar", TINY_BOTTLENECK | {"shortcut": "zero_pad_end"}),
+    ("bottleneck, wide", "resnet50_cifar", TINY_BOTTLENECK | {"bottleneck_width": 2.0}),
+    (
+        "bottleneck, dropout and biases",
+        "resnet50_cifar",
+        TINY_BOTTLENECK | {"dropout": 0.3, "conv_bias": True},
+    ),
+    ("bottleneck, ImageNet stem", "resnet50", TINY_BOTTLENECK | {"project": "every_block"}),
+    ("densenet, plain", "densenet_40_12", TINY_DENSENET),
+    ("densenet, plain, compression 0.7", "densenet_40_12", TINY_DENSENET | {"compression": 0.7}),
+    ("densenet, bottleneck", "densenet_bc_40_12", TINY_DENSENET | {"compression": 1.0}),
+    ("densenet, compression 0.7", "densenet_bc_40_12", TINY_DENSENET | {"compression": 0.7}),
+    ("densenet, dropout", "densenet_bc_40_12", TINY_DENSENET | {"dropout": 0.2}),
+    ("densenet, plain, dropout", "densenet_40_12", TINY_DENSENET | {"dropout": 0.2}),
+    ("densenet, 16-channel stem", "densenet_bc_40_12", TINY_DENSENET | {"stem_width": 16}),
+    ("densenet, ImageNet stem", "densenet_bc_40_12", TINY_DENSENET | {"stem": "imagenet"}),
+    ("wrn, raw projection", "wrn_10_1", {"projection_input": "raw", "widen_factor": 2}),
+    ("wrn, dropout", "wrn_10_1", {"dropout": 0.3}),
+    ("wrn, early dropout", "wrn_10_1", {"dropout": 0.3, "dropout_before": "bn2"}),
+    ("wrn, bottleneck", "wrn_10_1", {"block": "bottleneck", "depth": 13, "widen_factor": 2}),
+    (
+        "wrn, bottleneck, raw projection",
+        "wrn_10_1",
+        {"block": "bottleneck", "depth": 13, "projection_input": "raw"},
+    ),
+    ("wrn, 64x64", "wrn_10_1", {"widen_factor": 2}),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network to compare.
+
+    Attributes:
+        name: what reports call it.
+        arch: the named network that it is, or starts from.
+        overrides: options that differ from that network's.
+        height: of the pictures; not the width, so that the two can't be swapped unnoticed.
+        width: of the pictures.
+        batch: pictures in a batch.
+    """
+
+    name: str
+    arch: str
+    overrides: Mapping[str, Any]
+    height: int
+    width: int
+    batch: int = 2
+
+
+def named_cases() -> dict[str, Case]:
+    """Every named network, by name."""
+    return {name: _case(name, name, {}) for name in flaxnets.list_models()}
+
+
+def option_cases() -> dict[str, Case]:
+    """Small networks for the options that no named network has, or has only at great size."""
+    cases = {name: _case(name, arch, options) for name, arch, options in OPTIONS}
+    cases["wrn, 64x64"] = dataclasses.replace(cases["wrn, 64x64"], height=64, width=64)
+    return cases
+
+
+def find_case(name: str) -> Case:
+    """The case of that name, or of a family's alias.
+
+    Raises:
+        ValueError: there is none; near misses are suggested.
+    """
+    cases = named_cases() | option_cases()
+    if name in cases:
+        return cases[name]
+    try:
+        return cases[flaxnets.canonical_name(name)]
+    except ValueError:
+        near = rules.nearest(name, cases)
+        hint = f"did you mean {near}?" if near else "--list names them all"
+        raise ValueError(f"there is no network named {name!r}; {hint}") from None
+
+
+def _case(name: str, arch: str, overrides: Mapping[str, Any]) -> Case:
+    """Pictures are smaller than the published ones where full size would take long."""
+    config = flaxnets.get_config(arch, **overrides)
+    if getattr(config, "stem", "cifar") == "imagenet":
+        height, width = 48, 64
+    elif overrides or flaxnets.published_parameters(arch) > 3_000_000:
+        height, width = 12, 16
+    else:
+        height, width = 24, 32
+    return Case(name, arch, overrides, height, width)

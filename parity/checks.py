@@ -1,0 +1,122 @@
+"""What is compared of a pair of networks: in which dtypes and modes, and against which oracle."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from flax import nnx
+
+from parity.budget import DTYPES, DType, float32_budget, relative_error
+from parity.compare import MODES, Comparison, GradientOracle, Judge, Mode
+from parity.kinks import turned_signs
+from parity.naming import Rename, unchanged
+from parity.record import Batches, Trace, full_precision, record_flax, record_torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A network in both frameworks, with the same weights.
+
+    Attributes:
+        name: for reports.
+        torch: the PyTorch module, in float64.
+        make_flax: makes the Flax module of a dtype with the PyTorch module's weights; called where
+            JAX has 64-bit types if the dtype needs them.
+        batches: what both read.
+        rename: dotted Flax names to PyTorch's.
+        published: published number of parameters, where there is one.
+    """
+
+    name: str
+    torch: torch.nn.Module
+    make_flax: Callable[[DType], nnx.Module]
+    batches: Batches
+    rename: Rename = unchanged
+    published: int | None = None
+
+    def flax(self, dtype: DType) -> nnx.Module:
+        """The Flax module of a dtype."""
+        with full_precision(dtype):
+            return self.make_flax(dtype)
+
+
+def check_pair(
+    pair: Pair, *, dtypes: Iterable[DType] = DTYPES, modes: Iterable[Mode] = MODES
+) -> Iterator[list[Comparison]]:
+    """Compare a pair, one dtype and mode at a time; the numbers of parameters come first.
+
+    Evaluation reads the first batch only: it keeps nothing for the next.
+    """
+    modes = tuple(modes)
+    first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
+    batches = {"eval": first, "train": pair.batches}
+    oracles = {
+        mode: record_torch(pair.torch, batches[mode], training=mode == "train") for mode in modes
+    }
+    for index, dtype in enumerate(dtypes):
+        model = pair.flax(dtype)
+        if index == 0:
+            yield compare_counts(pair, model)
+        rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
+        for mode in modes:
+            training, judge = mode == "train", Judge(pair.name, dtype, mode)
+            oracle = oracles[mode]
+            flax = record_flax(
+                model, batches[mode], dtype=dtype, training=training, rename=pair.rename
+            )
+            if rounded is None:
+                yield judge.traces(oracle, flax)
+                continue
+            reference = record_torch(rounded, batches[mode], training=training)
+            yield judge.traces(
+                oracle,
+                flax,
+                reference,
+                flax_gradients=gradient_oracle(pair, oracle, reference, flax, training),
+                reference_gradients=gradient_oracle(pair, oracle, reference, reference, training),
+            )
+
+
+def gradient_oracle(
+    pair: Pair, oracle: Trace, reference: Trace, run: Trace, training: bool
+) -> GradientOracle:
+    """The float64 run on a float32 ``run``'s side of every ReLU's kink (``parity.kinks``)."""
+    allowed = {
+        layer: float32_budget(relative_error(reference.layers[layer], output))
+        for layer, output in oracle.layers.items()
+    }
+    turned = turned_signs(oracle.relus, oracle.layers, run.layers, allowed)
+    if not turned:
+        return GradientOracle(oracle)
+    first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
+    count = sum(int(mask.sum()) for mask in turned.values())
+    return GradientOracle(record_torch(pair.torch, first, training=training, turned=turned), count)
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """Trainable parameters of a Flax module."""
+    return sum(leaf.size for leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)).leaves)
+
+
+def compare_counts(pair: Pair, model: nnx.Module) -> list[Comparison]:
+    """Both numbers of trainable parameters against the published one, or PyTorch's if none is."""
+    counts = {
+        "PyTorch": sum(parameter.numel() for parameter in pair.torch.parameters()),
+        "Flax": count_parameters(model),
+    }
+    expected = counts["PyTorch"] if pair.published is None else pair.published
+    source = "PyTorch" if pair.published is None else "published"
+    return [
+        Comparison(
+            network=pair.name,
+            check="parameters",
+            dtype="",
+            mode="",
+            layer=side,
+            error=abs(count - expected) / expected,
+            budget=0.0,
+            note=f"{count:,} ({source}: {expected:,})",
+        )
+        for side, count in counts.items()
+    ]

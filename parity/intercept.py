@@ -1,0 +1,57 @@
+"""Stand between the submodules of a Flax model, without touching the model's code."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any
+
+from flax import nnx
+
+Path = tuple[Any, ...]
+Handler = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def intercepted(model: nnx.Module, handler: Handler) -> Iterator[None]:
+    """Send every call of a submodule of ``model`` through ``handler`` while the context lasts.
+
+    ``nnx.capture`` records outputs too, but in the tree's order, with every other public method's,
+    and without a way to change them.
+
+    Args:
+        model: its own call is not sent through; its classes' ``__call__`` are replaced for the time
+            being.
+        handler: called as ``handler(path, module, call, *args, **kwargs)`` and returns the output;
+            ``call(*args, **kwargs)`` is what the module computes.
+    """
+    paths = {id(module): path for path, module in nnx.iter_modules(model) if path}
+    modules = [module for path, module in nnx.iter_modules(model) if path]
+    active: set[int] = set()
+
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            # A class and its base may both be replaced: only the outermost call is the module's.
+            if id(self) not in paths or id(self) in active:
+                return original(self, *args, **kwargs)
+            active.add(id(self))
+            try:
+                return handler(paths[id(self)], self, partial(original, self), *args, **kwargs)
+            finally:
+                active.discard(id(self))
+
+        return call
+
+    originals = {
+        owner: owner.__dict__["__call__"]
+        for module in modules
+        for owner in type(module).__mro__
+        if "__call__" in owner.__dict__ and issubclass(owner, nnx.Module)
+    }
+    try:
+        for owner, original in originals.items():
+            setattr(owner, "__call__", replacement(original))  # noqa: B010
+        yield
+    finally:
+        for owner, original in originals.items():
+            setattr(owner, "__call__", original)  # noqa: B010

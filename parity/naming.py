@@ -1,0 +1,37 @@
+"""What a Flax variable is called, and how it lies in memory, in PyTorch."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+import flaxnets
+
+Rename = Callable[[str], str]
+
+# Axes of a kernel in Flax's order, as PyTorch orders them: (in, out) to (out, in); HWIO to OIHW.
+# Not taken from flaxnets' own table, which is under test here.
+TORCH_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def torch_key(path: tuple[Any, ...], rename: Rename) -> str:
+    """PyTorch's state-dict key of the Flax variable at ``path``."""
+    return rename(flaxnets.torch_name(path))
+
+
+def in_torch_layout(path: tuple[Any, ...], value: Any) -> np.ndarray:
+    """The variable's value as PyTorch lays it out."""
+    array = np.asarray(value)
+    return array.transpose(TORCH_AXES[array.ndim]) if path[-1] == "kernel" else array
+
+
+def unchanged(name: str) -> str:
+    """The rename of networks whose module names are the same on both sides."""
+    return name
+
+
+def torch_arrays(
+    variables: Iterable[tuple[tuple[Any, ...], Any]], rename: Rename
+) -> dict[str, np.ndarray]:
+    """Flax variables, by path, as arrays under PyTorch's keys and in its layout."""
+    return {torch_key(path, rename): in_torch_layout(path, value) for path, value in variables}

@@ -1,0 +1,224 @@
+"""What a person, or a program, reads of the comparisons."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parity.compare import CHECKS, Comparison, first_divergence
+
+PLAIN_WIDTH = 140  # columns where the output is no terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkReport:
+    """All comparisons of one network.
+
+    Attributes:
+        network: its name.
+        comparisons: in the order in which they were made.
+        seconds: wall time of building and comparing.
+    """
+
+    network: str
+    comparisons: tuple[Comparison, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is within budget."""
+        return all(comparison.ok for comparison in self.comparisons)
+
+    @property
+    def first_divergence(self) -> Comparison | None:
+        """The comparison out of budget that lies nearest the cause; None if all are within."""
+        return first_divergence(self.comparisons)
+
+    def worst(self, check: str, dtype: str | None = None) -> Comparison | None:
+        """The comparison of a check that comes nearest to its budget, or exceeds it most."""
+        chosen = [c for c in self.comparisons if c.check == check and dtype in (None, c.dtype)]
+        return max(chosen, key=lambda c: c.ratio, default=None)
+
+
+def make_console(**options: Any) -> Console:
+    """A console that writes plain text of a fixed width where it is no terminal."""
+    console = Console(highlight=False, **options)
+    return (
+        console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, **options)
+    )
+
+
+def print_network(console: Console, report: NetworkReport) -> None:
+    """The table of layers, the other checks in short, parameter counts and the verdict."""
+    console.print(_layer_table(report, console))
+    console.print(_check_table(report, console))
+    failures = [c for c in report.comparisons if not c.ok and c.check != "layers"]
+    for comparison in failures[:20]:
+        console.print(Text(f"  out: {describe(comparison)}", style="red"))
+    if len(failures) > 20:
+        console.print(f"  ... and {len(failures) - 20} more")
+    counts = [c for c in report.comparisons if c.check == "parameters"]
+    console.print("parameters: " + "; ".join(f"{c.layer} {c.note}" for c in counts))
+    console.print(verdict(report))
+
+
+def verdict(report: NetworkReport) -> Text:
+    """One line: equal, or where the first divergence is."""
+    first = report.first_divergence
+    total = len(report.comparisons)
+    if first is None:
+        return Text(
+            f"EQUAL: {report.network}, {total} comparisons within budget, {report.seconds:.1f} s",
+            style="green",
+        )
+    bad = sum(not comparison.ok for comparison in report.comparisons)
+    return Text(
+        f"NOT EQUAL: {report.network}, {bad} of {total} comparisons out of budget; "
+        f"first divergence: {describe(first)}",
+        style="bold red",
+    )
+
+
+def describe(comparison: Comparison) -> str:
+    """A comparison in words."""
+    where = " ".join(filter(None, (comparison.dtype, comparison.mode)))
+    numbers = f"error {comparison.error:.2e}, budget {comparison.budget:.2e}"
+    parts = (comparison.check, comparison.layer, f"({where})" if where else "", numbers)
+    text = " ".join(filter(None, parts))
+    return f"{text} [{comparison.note}]" if comparison.note else text
+
+
+def _layer_table(report: NetworkReport, console: Console) -> Table:
+    layers = [c for c in report.comparisons if c.check == "layers"]
+    columns = list(dict.fromkeys((c.mode, c.dtype) for c in layers))
+    table = _table(console, f"{report.network}: output of every layer, in execution order")
+    table.add_column("layer", overflow="fold")
+    for mode, dtype in columns:
+        table.add_column(f"{mode} {dtype}", justify="right")
+        if dtype == "float32":
+            table.add_column("budget", justify="right")
+    cells = {(c.layer, c.mode, c.dtype): c for c in layers}
+    for layer in dict.fromkeys(c.layer for c in layers):
+        row: list[Text] = [Text(layer)]
+        for mode, dtype in columns:
+            comparison = cells[layer, mode, dtype]
+            row.append(_error(comparison))
+            if dtype == "float32":
+                row.append(Text(f"{comparison.budget:.1e}", style="dim"))
+        table.add_row(*row)
+    return table
+
+
+def _check_table(report: NetworkReport, console: Console) -> Table:
+    table = _table(console, "every check: the comparison nearest to its budget")
+    for column in ("check", "dtype", "mode", "comparisons", "where"):
+        table.add_column(column, justify="right" if column == "comparisons" else "left")
+    for column in ("error", "budget", "PyTorch's own"):
+        table.add_column(column, justify="right")
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for comparison in report.comparisons:
+        key = comparison.check, comparison.dtype, comparison.mode
+        groups.setdefault(key, []).append(comparison)
+    for (check, dtype, mode), comparisons in sorted(
+        groups.items(), key=lambda item: list(CHECKS).index(item[0][0])
+    ):
+        worst = max(comparisons, key=lambda c: c.ratio)
+        own = "" if worst.reference is None else f"{worst.reference:.1e}"
+        count = str(len(comparisons))
+        where = worst.layer if worst.error else ""
+        table.add_row(check, dtype, mode, count, where, _error(worst), f"{worst.budget:.1e}", own)
+    return table
+
+
+def summary_header() -> str:
+    """The column heads of ``summary_line``."""
+    return (
+        f"{'network':<34}{'verdict':<11}{'layers f64':>11}{'layers f32':>20}"
+        f"{'gradients f64':>14}{'f32':>20}{'statistics':>11}{'parameters':>13}{'seconds':>9}"
+    )
+
+
+def summary_line(report: NetworkReport) -> Text:
+    """One line a network; float32 errors with their ratio to the budget."""
+
+    def cell(check: str, dtype: str) -> str:
+        worst = report.worst(check, dtype)
+        if worst is None:
+            return "-"
+        return f"{worst.error:.1e}" + (f" ({worst.ratio:.2f}x)" if dtype == "float32" else "")
+
+    statistics = report.worst("statistics")
+    count = next((c for c in report.comparisons if c.check == "parameters"), None)
+    line = (
+        f"{report.network:<34}{'equal' if report.ok else 'NOT EQUAL':<11}"
+        f"{cell('layers', 'float64'):>11}{cell('layers', 'float32'):>20}"
+        f"{cell('parameter gradients', 'float64'):>14}{cell('parameter gradients', 'float32'):>20}"
+        f"{f'{statistics.error:.1e}' if statistics else '-':>11}"
+        f"{count.note.split(' ')[0] if count else '-':>13}{report.seconds:>9.1f}"
+    )
+    return Text(line, style="" if report.ok else "bold red")
+
+
+def _table(console: Console, title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2,
+        pad_edge=False,
+    )
+
+
+def _error(comparison: Comparison) -> Text:
+    if comparison.ok:
+        return Text(f"{comparison.error:.1e}")
+    return Text(f"{comparison.error:.1e} OUT", style="bold red")
+
+
+def to_json(head: dict[str, Any], reports: Sequence[NetworkReport]) -> dict[str, Any]:
+    """A JSON document: the head, a line a network, and a record a comparison.
+
+    An infinite error (shapes differ, a layer is missing, a value is not finite) is null.
+    """
+    networks = [{"network": r.network, "ok": r.ok, "seconds": round(r.seconds, 2)} for r in reports]
+    comparisons = [
+        {key: _finite(value) for key, value in dataclasses.asdict(c).items()} | {"ok": c.ok}
+        for r in reports
+        for c in r.comparisons
+    ]
+    return head | {"networks": networks, "comparisons": comparisons}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, allow_nan=False)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def all_ok(reports: Iterable[NetworkReport]) -> bool:
+    """Whether every network is equal."""
+    return all(report.ok for report in reports)
