@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 
 import jax
@@ -42,10 +43,31 @@ def randomize() -> Callable[[nnx.Module], nnx.Module]:
     return fill
 
 
-@pytest.fixture(scope="session")
+# Compiling takes nearly all of the tests' time: half as long without optimisation.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=COMPILER_OPTIONS)
+def run(function: Callable, graphdef: nnx.GraphDef, state: nnx.State, x: jax.Array) -> tuple:
+    model = nnx.merge(graphdef, state, copy=True)
+    outputs = function(model, x)
+    return outputs, nnx.state(model)
+
+
+def features(model: nnx.Module, x: jax.Array) -> dict[str, jax.Array]:
+    return model.features(x)
+
+
+@pytest.fixture
 def forward() -> Callable[..., dict[str, jax.Array]]:
-    """The compiled ``model.features(x)``."""
-    return nnx.jit(lambda model, x: model.features(x))
+    """The compiled ``model.features(x)``, or ``function(model, x)``; updates the model's state."""
+
+    def call(model: nnx.Module, x: jax.Array, function: Callable = features) -> dict:
+        outputs, state = run(function, *nnx.split(model), x)
+        nnx.update(model, state)
+        return outputs
+
+    return call
 
 
 @pytest.fixture
@@ -63,9 +85,8 @@ def gradients() -> Callable[..., tuple]:
             value, outputs = function(model, inputs)
             return value, (outputs, nnx.state(model, nnx.BatchStat))
 
-        # Compiling takes nearly all of the time: half as long without optimisation.
-        options = {"xla_backend_optimization_level": 0}
-        compiled = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), compiler_options=options)
+        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        compiled = jax.jit(gradient, compiler_options=COMPILER_OPTIONS)
         (by_parameters, by_inputs), (outputs, statistics) = compiled(parameters, inputs)
         return by_parameters, by_inputs, outputs, statistics
 
@@ -77,10 +98,16 @@ def output_shapes() -> Callable[..., dict[str, tuple[int, ...]]]:
     """The shapes of ``model.features(x)`` for a config and (N, H, W), without computing them."""
 
     def shapes(config: object, *size: int) -> dict[str, tuple[int, ...]]:
-        model = nnx.eval_shape(lambda: flaxnets.build(config, rngs=nnx.Rngs(0)))
-        x = jax.ShapeDtypeStruct((*size, 3), np.float32)
-        outputs = nnx.eval_shape(lambda model, x: model.features(x), model, x)
-        return {name: value.shape for name, value in outputs.items()}
+        found: dict[str, tuple[int, ...]] = {}
+
+        def trace(x: jax.Array) -> None:
+            model = flaxnets.build(config, rngs=nnx.Rngs(0))
+            found.update({name: value.shape for name, value in model.features(x).items()})
+
+        nnx.eval_shape(trace, jax.ShapeDtypeStruct((*size, 3), np.float32))
+        stages = [f"stage{number}" for number in range(1, len(found) - 2)]
+        assert list(found) == ["stem", *stages, "pre_logits", "logits"]  # in this order
+        return found
 
     return shapes
 

@@ -214,8 +214,8 @@ def test_evaluation_is_the_network_written_out(
     model.eval()
     assert mark_dropout(model) == places
     x = images(2, 13, 14) if "stem" in options else images(2, 7, 6)
-    ours, expected = forward(model, x), nnx.jit(by_hand)(model, x)
-    assert list(ours) == list(expected)
+    ours, expected = forward(model, x), forward(model, x, by_hand)
+    assert ours.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -239,7 +239,9 @@ def test_training_normalises_once_and_gives_what_the_paper_gives(
         ours = gradients(loss_of(DenseNet.features), model, x)
         expected = gradients(loss_of(by_hand), model, x)
     by_parameters, _, _, statistics = ours
-    assert len(jax.tree.leaves(by_parameters)) == 26
+    sizes = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(by_parameters)]
+    assert len(sizes) == 26
+    assert min(sizes) > 0
     counts = [leaf for leaf in jax.tree.leaves(statistics) if leaf.shape == ()]
     assert [int(count) for count in counts] == [1] * 8
     jax.tree.map(

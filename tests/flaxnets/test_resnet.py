@@ -201,8 +201,8 @@ def test_network_is_the_one_written_out(
     places = mark_dropout(model)
     assert places == (["layer1.0.dropout", "layer2.0.dropout"] if "dropout" in options else [])
     x = images(2, 9, 14)
-    ours, expected = forward(model, x), nnx.jit(by_hand)(model, x)
-    assert list(ours) == list(expected)
+    ours, expected = forward(model, x), forward(model, x, by_hand)
+    assert ours.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
