@@ -144,17 +144,23 @@ def load_torch(
     return nnx.merge(graphdef, nnx.from_flat_state(variables.items()), random_state)
 
 
-def to_torch(model: registry.Model) -> dict[str, np.ndarray]:
+def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
     """What the PyTorch twin's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
 
     Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64.
     Turn it into tensors with ``{key: torch.from_numpy(value) for key, value in
     to_torch(model).items()}``.
+
+    Raises:
+        TypeError: the model is not one of this package's networks.
     """
+    config = getattr(model, "config", None)
+    if not isinstance(config, registry.Config):
+        raise TypeError(f"to_torch takes a network of flaxnets, got {type(model).__name__}")
     flat = nnx.to_flat_state(nnx.state(model, VARIABLES))
     values = dict(zip(flat.paths, flat.leaves, strict=True))
     result = {}
-    for entry in layout(model.config):
+    for entry in layout(config):
         value = np.asarray(values[entry.path])
         value = value.transpose(TO_TORCH_AXES.get(value.ndim, range(value.ndim)))
         integral = np.issubdtype(value.dtype, np.integer)

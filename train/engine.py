@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.datasets import Dataset
 from train.recipes import Config
 from train.step import (
+    Batches,
     Preprocessing,
     make_evaluate,
     make_train_chunk,
@@ -64,14 +65,13 @@ class Engine:
 
         preprocessing = Preprocessing.of(dataset, jnp.dtype(config.dtype))
         train_step = make_train_step(graph, sgd)
+        batches = Batches(preprocessing, config.batch_size, self.steps_per_epoch)
 
         def make_chunk(length: int) -> Any:
             chunk = make_train_chunk(
                 train_step,
-                preprocessing,
+                batches,
                 length=length,
-                batch_size=config.batch_size,
-                steps_per_epoch=self.steps_per_epoch,
                 batch_sharding=shares,
             )
             return jax.jit(chunk, donate_argnums=0, out_shardings=everywhere)

@@ -122,21 +122,44 @@ def make_train_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation
     return train_step
 
 
-def make_train_chunk(
-    train_step: TrainStep,
-    preprocessing: Preprocessing,
-    *,
-    length: int,
-    batch_size: int,
-    steps_per_epoch: int,
-    batch_sharding: jax.sharding.Sharding | None = None,
-) -> TrainChunk:
-    """Return the pure function that makes ``length`` updates of one epoch in one dispatch.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Which pictures each step sees, and how they are cropped and flipped: a function of the key.
 
     Epoch ``e`` visits the pictures in the order ``permutation(fold_in(fold_in(key, 0), e))``, of
     which the first ``steps_per_epoch * batch_size`` are used: a last partial batch is dropped, and
     the next epoch's order decides anew which pictures that are. The crops and flips of step ``s``
     come from ``fold_in(fold_in(key, 1), s)``.
+    """
+
+    preprocessing: Preprocessing
+    batch_size: int
+    steps_per_epoch: int
+
+    def order(self, key: jax.Array, step: jax.Array, pictures: int) -> jax.Array:
+        """The order of all pictures, (pictures,) int32, in the epoch that ``step`` is in."""
+        order_key = jax.random.fold_in(jax.random.fold_in(key, 0), step // self.steps_per_epoch)
+        return jax.random.permutation(order_key, pictures)
+
+    def indices(self, order: jax.Array, step: jax.Array) -> jax.Array:
+        """Which pictures of its epoch's order a step sees, (batch_size,) int32."""
+        start = (step % self.steps_per_epoch) * self.batch_size
+        return jax.lax.dynamic_slice_in_dim(order, start, self.batch_size)
+
+    def inputs(self, key: jax.Array, step: jax.Array, images: jax.Array) -> jax.Array:
+        """A step's uint8 pictures (N, H, W, 3), cropped, flipped and normalised."""
+        augment_key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        return self.preprocessing.train(augment_key, images)
+
+
+def make_train_chunk(
+    train_step: TrainStep,
+    batches: Batches,
+    *,
+    length: int,
+    batch_sharding: jax.sharding.Sharding | None = None,
+) -> TrainChunk:
+    """Return the pure function that makes ``length`` updates of one epoch in one dispatch.
 
     The function takes the state (whose step must leave ``length`` steps in the epoch), the run's
     key, all training pictures (M, H, W, 3) uint8 and labels (M,) int32, and returns the new state
@@ -151,19 +174,14 @@ def make_train_chunk(
     def train_chunk(
         state: TrainState, key: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        epoch = state.step // steps_per_epoch
-        order_key = jax.random.fold_in(jax.random.fold_in(key, 0), epoch)
-        order = jax.random.permutation(order_key, images.shape[0])
-        augment_key = jax.random.fold_in(key, 1)
+        order = batches.order(key, state.step, images.shape[0])
 
         def one_step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-            start = (state.step % steps_per_epoch) * batch_size
-            indices = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
+            indices = batches.indices(order, state.step)
             batch = images[indices], labels[indices]
             if batch_sharding is not None:
                 batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
-            inputs = preprocessing.train(jax.random.fold_in(augment_key, state.step), batch[0])
-            return train_step(state, inputs, batch[1])
+            return train_step(state, batches.inputs(key, state.step, batch[0]), batch[1])
 
         state, metrics = jax.lax.scan(one_step, state, length=length)
         return state, metrics | {"finite": _all_finite((state.params, state.model_state))}
