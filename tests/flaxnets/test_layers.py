@@ -195,6 +195,35 @@ def test_batch_norm_in_float64() -> None:
         np.testing.assert_allclose(layer.var, x.var((0, 1, 2), ddof=1), rtol=1e-13)
 
 
+def test_gradient_of_the_normalised_maps_and_of_their_statistics() -> None:
+    """Against the derivatives of the definition, in float64, for all three results at once."""
+
+    def definition(x: jax.Array) -> tuple[jax.Array, ...]:
+        mean = x.mean((0, 1, 2))
+        var = ((x - mean) ** 2).mean((0, 1, 2))
+        return (x - mean) / jnp.sqrt(var + 0.1), mean, var
+
+    def layer(x: jax.Array) -> tuple[jax.Array, ...]:
+        maps = standardize(x, 0.1)
+        return maps.normalized, maps.mean, maps.var
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(RNG.normal(size=(3, 2, 4, 2)))
+        weights = [jnp.asarray(RNG.normal(size=size)) for size in (x.shape, 2, 2)]
+
+        def gradients(function: Callable) -> jax.Array:
+            def total(x: jax.Array) -> jax.Array:
+                return sum((w * r).sum() for w, r in zip(weights, function(x), strict=True))
+
+            def slope(x: jax.Array) -> jax.Array:
+                return (jax.grad(total)(x) ** 2).sum()
+
+            return jnp.stack([jax.grad(total)(x), jax.grad(slope)(x)])
+
+        ours, expected = jax.jit(gradients, static_argnums=0)(layer), gradients(definition)
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_feature_maps_change_nothing(training: bool, gradients: Callable) -> None:
     """A norm that reads maps normalised beforehand gives what it gives for the maps themselves."""

@@ -59,7 +59,11 @@ def abstract(config: ResNetConfig) -> ResNet:
         ({"stem_width": -4}, r"stem_width=-4 must be positive"),
         ({"num_classes": 0}, r"num_classes=0 must be positive"),
         ({"num_classes": True}, r"num_classes=True must be positive whole numbers"),
-        ({"bottleneck_width": 0.1}, r"bottleneck_width=0\.1 leaves no channel of 4"),
+        ({"bottleneck_width": 2.0}, r"bottleneck_width=2\.0 needs block='bottleneck'"),
+        (
+            {"block": "bottleneck", "bottleneck_width": 0.1},
+            r"bottleneck_width=0\.1 leaves no channel of 4",
+        ),
         (
             {"widths": (8, 4), "shortcut": "zero_pad_end"},
             r"'zero_pad_end' can only add channels.*\(4, 8, 4\).*use shortcut='projection'",
