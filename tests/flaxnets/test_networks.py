@@ -197,8 +197,3 @@ def test_wrong_pictures(config: Config, shape: tuple[int, ...], dtype: type, mes
 
 def test_networks_of_one_seed_are_equal(config: Config) -> None:
     assert_equal(values(build(config), nnx.Param), values(build(config), nnx.Param))
-
-
-def test_networks_are_made_alike_inside_a_trace() -> None:
-    config = CONFIGS["resnet"]
-    assert_equal(values(nnx.jit(lambda: build(config))()), values(build(config)))
