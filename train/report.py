@@ -46,20 +46,25 @@ def introduction(
         "constant": "constant",
     }[config.schedule]
     if config.warmup_epochs:
-        changes += f", after {config.warmup_epochs:g} epochs of warm-up"
+        changes += f", after a warm-up over {_count(config.warmup_epochs, 'epoch')}"
     return [
         f"{config.arch} ({parameters:,} parameters, {config.dtype}) on {dataset.name}: "
         f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test pictures of "
         f"{height}x{width}x{channels}",
-        f"{config.epochs} epochs of {steps_per_epoch:,} steps of {config.batch_size} pictures"
+        f"{_count(config.epochs, 'epoch')} of {steps_per_epoch:,} steps of {config.batch_size} "
+        "pictures"
         + (f" (the {left_out:,} left over differ from epoch to epoch)" if left_out else ""),
         f"SGD, learning rate {config.learning_rate:g} ({changes}), momentum {config.momentum:g}"
         f"{' (Nesterov)' if config.nesterov else ''}, weight decay {config.weight_decay:g}, "
         f"seed {config.seed}",
-        f"on {len(devices)} {devices[0].device_kind} device{'s' if len(devices) > 1 else ''}, "
-        f"{config.steps_per_dispatch} steps per dispatch, into {folder.path}",
+        f"on {_count(len(devices), f'{devices[0].device_kind} device')}, "
+        f"{_count(config.steps_per_dispatch or 1, 'step')} per dispatch, into {folder.path}",
         *dataset.notes,
     ]
+
+
+def _count(number: float, thing: str) -> str:
+    return f"{number:g} {thing}{'' if number == 1 else 's'}"
 
 
 def _listed(epochs: Sequence[int]) -> str:
