@@ -1,4 +1,4 @@
-"""The layers against ``torch.nn.functional``, in float64: both must agree to rounding."""
+"""The layers against PyTorch's: equal to rounding in float64, as exact as they in float32."""
 
 from collections.abc import Iterator
 
@@ -84,6 +84,17 @@ def test_batch_norm_over_three_batches() -> None:
     assert int(ours.num_batches_tracked[...]) == int(theirs.num_batches_tracked) == 3
     ours.eval()
     assert_close(ours(jnp.asarray(x)), theirs.eval()(nchw(x)))
+
+
+@pytest.mark.parametrize("offset", [10, 100, 10_000])
+def test_batch_norm_in_float32_is_as_exact_as_torchs(offset: float) -> None:
+    """Errors against float64 when the mean is large beside the deviation."""
+    x = (np.random.default_rng(0).normal(size=(64, 8, 8, 2)) + offset).astype(np.float32)
+    wide = x.astype(np.float64)
+    exact = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+    theirs = torch.nn.BatchNorm2d(2)(nchw(x)).detach().numpy().transpose(0, 2, 3, 1)
+    ours = layers.BatchNorm(2)(jnp.asarray(x))
+    assert np.abs(ours - exact).max() <= 10 * np.abs(theirs - exact).max()
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5), (1, 2)])
