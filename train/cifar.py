@@ -129,12 +129,8 @@ def _prepared(command: Sequence[str]) -> contextlib.AbstractContextManager[Train
             raise ValueError("--resume needs the run's folder: --out DIR")
         folder = RunFolder.open(chosen.out)
         config = folder.config
-        defaults = Arguments(
-            **dataclasses.asdict(config),
-            data_dir=folder.data_dir,
-            out=chosen.out,
-            resume=True,
-        )
+        settings = dataclasses.asdict(config)
+        defaults = Arguments(**settings, data_dir=folder.data_dir, out=chosen.out)
         arguments = _parse(command, defaults, f"the settings of the run in {chosen.out}")
         _refuse_contradictions(arguments, config)
     else:

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from train import optimizer
 from train.datasets import Dataset
 from train.recipes import Config
 from train.step import (
@@ -32,6 +32,8 @@ class Engine:
     Attributes:
         state: the current :class:`train.step.TrainState`.
         steps_per_epoch: whole batches in the training set; what is left over is dropped.
+        rates: the learning rate as a function of the step.
+        parameters: number of trained parameters.
         tests: number of test pictures.
         steps_per_dispatch: updates made by one call of :meth:`advance`, but for an epoch's last.
 
@@ -39,14 +41,15 @@ class Engine:
         ValueError: the batch size and the data or the devices don't go together.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        dataset: Dataset,
-        model: nnx.Module,
-        sgd: optax.GradientTransformation,
-    ) -> None:
+    def __init__(self, config: Config, dataset: Dataset, model: nnx.Module) -> None:
         self.steps_per_epoch = steps_per_epoch(config, dataset)
+        self.rates = config.learning_rates(self.steps_per_epoch)
+        sgd = optimizer.sgd(
+            self.rates,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
         self.steps_per_dispatch = config.steps_per_dispatch or choose_steps_per_dispatch(
             self.steps_per_epoch
         )
@@ -55,6 +58,7 @@ class Engine:
         everywhere = NamedSharding(mesh, PartitionSpec())
         shares = NamedSharding(mesh, PartitionSpec("data"))
         graph, evaluation_graph, state = split(model, sgd)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.state = jax.device_put(state, everywhere)
         self._key = jax.device_put(jax.random.key(config.seed), everywhere)
         self._train_data = jax.device_put((dataset.train_images, dataset.train_labels), everywhere)

@@ -13,7 +13,7 @@ from flax import nnx
 import flaxnets
 from train import datasets, report
 from train.datasets import Dataset
-from train.engine import choose_steps_per_dispatch, steps_per_epoch
+from train.engine import Engine, choose_steps_per_dispatch, steps_per_epoch
 from train.interrupt import Signals
 from train.progress import Display
 from train.recipes import Config
@@ -67,7 +67,8 @@ def prepare(
     if config.steps_per_dispatch is None:
         chosen = choose_steps_per_dispatch(steps)
         config = dataclasses.replace(config, steps_per_dispatch=chosen)
-    model = build(config, dataset)
+    engine = Engine(config, dataset, build(config, dataset))
+    # The folder comes after all that can be wrong with the configuration.
     if resume:
         folder = RunFolder.open(out)
         if folder.record["data"]["fingerprint"] != fingerprint(dataset):
@@ -75,12 +76,9 @@ def prepare(
     else:
         folder = RunFolder.create(out, config, dataset, data_dir)
     with Display(config.epochs, steps) as display, Signals(display.line) as signals:
-        parameters = flaxnets.count_parameters(model)
-        for line in report.introduction(config, dataset, folder, parameters, steps):
+        for line in report.introduction(config, dataset, folder, engine.parameters, steps):
             display.line(line)
-        with contextlib.closing(
-            Trainer(config, dataset, model, folder, display, signals)
-        ) as trainer:
+        with contextlib.closing(Trainer(config, engine, folder, display, signals)) as trainer:
             if resume:
                 trainer.restore()
             yield trainer

@@ -6,12 +6,10 @@ import time
 from typing import NoReturn
 
 import numpy as np
-from flax import nnx
 
-from train import optimizer, plots, report
+from train import plots, report
 from train.checkpoint import Checkpoints
-from train.datasets import Dataset
-from train.engine import Engine, steps_per_epoch
+from train.engine import Engine
 from train.interrupt import Interrupted, Signals
 from train.progress import Display
 from train.recipes import Config
@@ -59,8 +57,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        dataset: Dataset,
-        model: nnx.Module,
+        engine: Engine,
         folder: RunFolder,
         display: Display,
         signals: Signals,
@@ -69,15 +66,9 @@ class Trainer:
         self.folder = folder
         self.display = display
         self.signals = signals
-        self.rates = config.learning_rates(steps_per_epoch(config, dataset))
-        sgd = optimizer.sgd(
-            self.rates,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
-        self.engine = Engine(config, dataset, model, sgd)
-        self.total_steps = config.epochs * self.engine.steps_per_epoch
+        self.engine = engine
+        self.rates = engine.rates
+        self.total_steps = config.epochs * engine.steps_per_epoch
         self.last = Checkpoints(folder.checkpoints("last"))
         self.best = Checkpoints(folder.checkpoints("best"))
         self.step = 0

@@ -192,12 +192,10 @@ TWO_DEVICES = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy as np, tiny
-from train import optimizer
 from train.engine import Engine
 
 assert jax.device_count() == int(sys.argv[2])
-sgd = optimizer.sgd(0.1, momentum=0.9)
-engine = Engine(tiny.CONFIG, tiny.dataset(), tiny.build(tiny.CONFIG, tiny.dataset()), sgd)
+engine = Engine(tiny.CONFIG, tiny.dataset(), tiny.build(tiny.CONFIG, tiny.dataset()))
 engine.compile_chunk(2)
 engine.compile_evaluation()
 losses = [engine.advance(2)[0] for _ in range(3)]

@@ -1,6 +1,6 @@
 """A tiny network and data set, so that whole runs take seconds; also a command for killed runs.
 
-python tests/train/tiny.py OUT [--resume] [--slow]  trains, as train.cifar would, into OUT.
+python tests/train/tiny.py OUT [--resume] [--hang-at STEP]  trains, as train.cifar would.
 """
 
 import dataclasses
@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from train import loop, trainer
+from train import loop
 from train.datasets import Dataset
+from train.engine import Engine
 from train.recipes import Config
 
 CONFIG = Config(
@@ -85,13 +86,20 @@ def run(out: Path, *, resume: bool = False, **changes: object) -> int:
     return loop.run(config, dataset(), out, resume=resume, build=build)
 
 
+def hang_at(step: int) -> None:
+    """Have a run print "hanging" and do nothing more when it has made so many updates."""
+    advance = Engine.advance
+
+    def hanging(self: Engine, length: int) -> tuple[np.ndarray, int, bool]:
+        if int(self.state.step) == step:
+            print("hanging", flush=True)
+            time.sleep(3600)
+        return advance(self, length)
+
+    Engine.advance = hanging
+
+
 if __name__ == "__main__":
-    if "--slow" in sys.argv:
-        advance = trainer.Engine.advance
-
-        def slow_advance(self, length):
-            time.sleep(0.3)
-            return advance(self, length)
-
-        trainer.Engine.advance = slow_advance
+    if "--hang-at" in sys.argv:
+        hang_at(int(sys.argv[sys.argv.index("--hang-at") + 1]))
     sys.exit(run(Path(sys.argv[1]), resume="--resume" in sys.argv))
