@@ -61,14 +61,17 @@ class DenseNetConfig:
             num_classes=self.num_classes,
         )
         rules.require(
-            0.0 < self.compression <= 1.0,
+            isinstance(self.compression, int | float) and 0.0 < self.compression <= 1.0,
             f"compression={self.compression!r} must satisfy 0 < compression <= 1; "
             "1.0 keeps every channel, the paper's BC networks use 0.5",
         )
-        rules.require(
-            int((self.stem_width + self.block_sizes[0] * self.growth_rate) * self.compression) > 0,
-            f"compression={self.compression!r} leaves the first transition no channel",
-        )
+        channels = self.stem_width
+        for block, size in enumerate(self.block_sizes[:-1], start=1):
+            channels = int((channels + size * self.growth_rate) * self.compression)
+            rules.require(
+                channels > 0,
+                f"compression={self.compression!r} leaves the transition no channel after block {block}",
+            )
         rules.require_rate("dropout", self.dropout)
 
 

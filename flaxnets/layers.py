@@ -138,6 +138,7 @@ def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
     The variance is E[(x - mean)^2]: the one-pass E[x^2] - mean^2 loses every digit when the mean is
     large. Computed in float32, or wider if ``x`` is.
     """
+    x = jnp.asarray(x)
     wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     return FeatureMaps(x, *_normalize(wide, epsilon))
 
@@ -187,7 +188,7 @@ class BatchNorm(nnx.Module):
 
     Args:
         features: C.
-        epsilon: added to the variance.
+        epsilon: added to the variance (``FeatureMaps`` bring the one they were normalised with).
         momentum: share of the old running statistics that is kept.
         dtype: dtype of the output.
         param_dtype: dtype of ``scale`` and ``bias`` (C,); ``mean`` and ``var`` are float32 or
@@ -221,8 +222,9 @@ class BatchNorm(nnx.Module):
         """
         if self.use_running_average:
             values = x.values if isinstance(x, FeatureMaps) else x
-            deviation = jnp.sqrt(self.var[...] + self.epsilon)
-            normalized = (values.astype(deviation.dtype) - self.mean[...]) / deviation
+            wide = jnp.promote_types(self.mean.dtype, values.dtype)
+            mean, var = self.mean[...].astype(wide), self.var[...].astype(wide)
+            normalized = (values.astype(wide) - mean) / jnp.sqrt(var + self.epsilon)
         else:
             maps = x if isinstance(x, FeatureMaps) else standardize(x, self.epsilon)
             assert maps.normalized is not None
@@ -326,6 +328,11 @@ def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
 def avg_pool(x: jax.Array, size: int) -> jax.Array:
     """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); incomplete windows are left out."""
     n, height, width, channels = x.shape
+    if min(height, width) < size:
+        raise ValueError(
+            f"a map of {height}x{width} is too small for {size}x{size} average pooling; "
+            "use larger pictures"
+        )
     height, width = height // size, width // size
     windows = x[:, : height * size, : width * size].reshape(n, height, size, width, size, channels)
     return windows.mean((2, 4))

@@ -84,8 +84,9 @@ class ResNetConfig:
             "basic blocks are as wide as their stage",
         )
         rules.require(
-            self.bottleneck_width * min(self.widths) >= 1,
-            f"bottleneck_width={self.bottleneck_width} leaves no channel of {min(self.widths)}",
+            isinstance(self.bottleneck_width, int | float)
+            and self.bottleneck_width * min(self.widths) >= 1,
+            f"bottleneck_width={self.bottleneck_width!r} leaves no channel of {min(self.widths)}",
         )
         rules.require_rate("dropout", self.dropout)
         channels = (self.stem_width, *(width * self.expansion for width in self.widths))

@@ -25,7 +25,9 @@ def require_positive(**fields: int | tuple[int, ...]) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers)
         require(
-            bool(numbers) and whole, f"{field}={value!r} must be positive whole numbers (1 or more)"
+            bool(numbers) and whole,
+            f"{field}={value!r} must be positive whole numbers (1 or more)"
+            + (", in a tuple" if isinstance(value, list) else ""),
         )
 
 

@@ -35,6 +35,11 @@ class PadShortcut(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C) to (N, H / stride, W / stride, before + C + after)."""
+        if self.average and (x.shape[1] % self.stride or x.shape[2] % self.stride):
+            raise ValueError(
+                f"avg_pool_pad halves maps of even size only, got {x.shape[1]}x{x.shape[2]}: "
+                "pooling rounds down where the convolution beside it rounds up"
+            )
         x = avg_pool(x, self.stride) if self.average else x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (self.before, self.after)))
 

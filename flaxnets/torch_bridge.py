@@ -126,15 +126,14 @@ def load_torch(
     entries = layout(config)
     _check(entries, state_dict, arch)
 
-    def build() -> registry.Model:
-        return registry.build(
-            config, rngs=rngs or nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype
-        )
+    def build(key: jax.Array) -> registry.Model:
+        return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
-    graphdef, *states = nnx.split(nnx.eval_shape(build), VARIABLES, nnx.RngState)
+    key = jax.random.key(0) if rngs is None else rngs.dropout()
+    graphdef, *states = nnx.split(nnx.eval_shape(build, key), VARIABLES, nnx.RngState)
     wanted, random_state = states
     if jax.tree.leaves(random_state):
-        random_state = jax.jit(lambda: nnx.state(build(), nnx.RngState))()
+        random_state = jax.jit(lambda key: nnx.state(build(key), nnx.RngState))(key)
     flat = nnx.to_flat_state(wanted)
     variables = dict(zip(flat.paths, flat.leaves, strict=True))
     for entry in entries:
@@ -147,7 +146,8 @@ def load_torch(
 def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
     """What the PyTorch twin's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
 
-    Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64.
+    Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64 and
+    bfloat16, which NumPy lacks, as float32.
     Turn it into tensors with ``{key: torch.from_numpy(value) for key, value in
     to_torch(model).items()}``.
 
@@ -163,8 +163,8 @@ def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
     for entry in layout(config):
         value = np.asarray(values[entry.path])
         value = value.transpose(TO_TORCH_AXES.get(value.ndim, range(value.ndim)))
-        integral = np.issubdtype(value.dtype, np.integer)
-        result[entry.key] = np.array(value, np.int64 if integral else value.dtype, order="C")
+        other = {np.dtype(np.int32): np.int64, np.dtype(jnp.bfloat16): np.float32}
+        result[entry.key] = np.array(value, other.get(value.dtype, value.dtype), order="C")
     return result
 
 

@@ -52,7 +52,6 @@ def test_invalid_configs(options: dict[str, object], message: str) -> None:
         tiny(**options)
 
 
-@pytest.mark.xfail(strict=True, reason="only the first transition's channels are checked")
 def test_a_later_transition_without_channels() -> None:
     """50 + 2 channels shrink to 2, and 2 + 2 to none."""
     with pytest.raises(ValueError, match="leaves"):
@@ -287,7 +286,6 @@ def test_sizes_with_the_imagenet_stem(
     assert shapes["stage2"] == (2, *maps[1], 6)
 
 
-@pytest.mark.xfail(strict=True, reason="the mean of a map without pixels is NaN, silently")
 def test_a_picture_too_small_for_the_transitions(output_shapes: Callable) -> None:
     """PyTorch refuses it: "Output size is too small"."""
     with pytest.raises(ValueError, match="small"):

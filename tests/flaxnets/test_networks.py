@@ -197,3 +197,16 @@ def test_wrong_pictures(config: Config, shape: tuple[int, ...], dtype: type, mes
 
 def test_networks_of_one_seed_are_equal(config: Config) -> None:
     assert_equal(values(build(config), nnx.Param), values(build(config), nnx.Param))
+
+
+def test_avg_pool_pad_refuses_odd_maps() -> None:
+    model = flaxnets.create(
+        "resnet20",
+        shortcut="avg_pool_pad",
+        stage_sizes=(1, 1),
+        widths=(4, 8),
+        stem_width=4,
+        rngs=nnx.Rngs(0),
+    )
+    with pytest.raises(ValueError, match="even size only, got 9x9"):
+        nnx.eval_shape(model, jax.ShapeDtypeStruct((2, 9, 9, 3), jnp.float32))
