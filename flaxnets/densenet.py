@@ -70,7 +70,8 @@ class DenseNetConfig:
             channels = int((channels + size * self.growth_rate) * self.compression)
             rules.require(
                 channels > 0,
-                f"compression={self.compression!r} leaves the transition no channel after block {block}",
+                f"compression={self.compression!r} leaves the transition no channel "
+                f"after block {block}",
             )
         rules.require_rate("dropout", self.dropout)
 

@@ -209,4 +209,6 @@ def test_avg_pool_pad_refuses_odd_maps() -> None:
         rngs=nnx.Rngs(0),
     )
     with pytest.raises(ValueError, match="even size only, got 9x9"):
-        nnx.eval_shape(model, jax.ShapeDtypeStruct((2, 9, 9, 3), jnp.float32))
+        nnx.eval_shape(
+            lambda model, x: model(x), model, jax.ShapeDtypeStruct((2, 9, 9, 3), jnp.float32)
+        )
