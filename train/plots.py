@@ -36,7 +36,7 @@ def curves(metrics: Sequence[dict[str, Any]], title: str, file: Path) -> None:
                 label=_label(kind, name, lines),
             )
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

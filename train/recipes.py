@@ -99,17 +99,17 @@ CIFAR_RECIPES = {
 
 _DIGITS = Recipe(
     "chosen here for short runs on a CPU",
-    epochs=4,
+    epochs=8,
     batch_size=32,
-    learning_rate=0.2,
+    learning_rate=0.1,
     weight_decay=5e-4,
     nesterov=True,
     schedule="cosine",
     warmup_epochs=0.5,
 )
 DIGITS_RECIPES = {
-    "resnet": dataclasses.replace(_DIGITS, epochs=10),
-    "densenet": _DIGITS,
+    "resnet": _DIGITS,
+    "densenet": dataclasses.replace(_DIGITS, epochs=4, learning_rate=0.2),
     "wrn": dataclasses.replace(_DIGITS, epochs=3),
 }
 
