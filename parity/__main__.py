@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--input", type=_size, metavar="HxW", help="height and width of the pictures"
     )
+    parser.add_argument(
+        "--jobs",
+        type=_at_least(1),
+        metavar="N",
+        help="networks compared at a time (default: 2 on a CPU with as many cores, else 1)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every comparison to FILE")
     return parser
 
@@ -81,7 +87,10 @@ def _size(text: str) -> tuple[int, int]:
 def _run(options: argparse.Namespace) -> int:
     _require_packages()
     from parity import report
+    from parity.budget import DTYPES
     from parity.cases import named_cases, option_cases
+    from parity.compare import MODES
+    from parity.run import run_cases
 
     if options.list:
         print("networks:", *named_cases(), sep="\n  ")
@@ -93,26 +102,31 @@ def _run(options: argparse.Namespace) -> int:
     console = report.make_console()
     single = len(cases) == 1
     if not single:
-        console.print(report.summary_header())
+        console.print(report.summary_header(), soft_wrap=True)
     started = time.perf_counter()
     reports: list[NetworkReport] = []
     failed = 0
-    for number, case in enumerate(cases, start=1):
-        try:
-            with console.status(f"{case.name} ({number} of {len(cases)})") as status:
-                result = _compare(case, options, status)
-        except (ValueError, RuntimeError, MemoryError) as error:
-            failed += 1
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            print(f"parity: {case.name} could not be compared: {reason}", file=sys.stderr)
-            continue
-        reports.append(result)
-        if single:
-            report.print_network(console, result)
-        else:
-            console.print(report.summary_line(result))
-            if not result.ok:
-                console.print(report.verdict(result))
+    results = run_cases(
+        cases,
+        seed=options.seed,
+        dtypes=[dtype for dtype in DTYPES if options.dtype in (dtype, "both")],
+        modes=[mode for mode in MODES if options.mode in (mode, "both")],
+        jobs=options.jobs,
+    )
+    with console.status(f"comparing {', '.join(case.name for case in cases[:3])}") as status:
+        for case, result in results:
+            status.update(f"{len(reports) + failed + 1} of {len(cases)} networks done")
+            if isinstance(result, str):
+                failed += 1
+                print(f"parity: {case.name} could not be compared: {result}", file=sys.stderr)
+                continue
+            reports.append(result)
+            if single:
+                report.print_network(console, result)
+            else:
+                console.print(report.summary_line(result), soft_wrap=True)
+                if not result.ok:
+                    console.print(report.verdict(result), soft_wrap=True)
     seconds = time.perf_counter() - started
     if not single:
         equal = sum(result.ok for result in reports)
@@ -163,21 +177,11 @@ def _chosen_cases(options: argparse.Namespace) -> "list[Case]":
     return [dataclasses.replace(case, **changes) for case in chosen.values()]
 
 
-def _compare(case: "Case", options: argparse.Namespace, status: Any) -> "NetworkReport":
-    from parity.budget import DTYPES
-    from parity.checks import check_pair
-    from parity.compare import MODES
-    from parity.pairs import make_pair
-    from parity.report import NetworkReport
-
-    started = time.perf_counter()
-    dtypes = [dtype for dtype in DTYPES if options.dtype in (dtype, "both")]
-    modes = [mode for mode in MODES if options.mode in (mode, "both")]
-    found = []
-    for group in check_pair(make_pair(case, seed=options.seed), dtypes=dtypes, modes=modes):
-        found += group
-        status.update(f"{case.name}: {len(found)} comparisons")
-    return NetworkReport(case.name, tuple(found), time.perf_counter() - started)
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _head(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def _head(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "seed": options.seed,
         "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        | {package: _version(package) for package in PACKAGES},
         "device": jax.devices()[0].device_kind,
         "budgets": {
             "float64 forward": budget.FLOAT64_FORWARD,

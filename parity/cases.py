@@ -7,9 +7,9 @@ from typing import Any
 import flaxnets
 from flaxnets import rules
 
-TINY_RESNET = {"stage_sizes": (2, 2, 2), "widths": (8, 16, 32), "stem_width": 8}
+TINY_RESNET = {"stage_sizes": (1, 2), "widths": (8, 16), "stem_width": 8}
 TINY_BOTTLENECK = {"block": "bottleneck", "stage_sizes": (2, 1), "widths": (8, 16), "stem_width": 8}
-TINY_DENSENET = {"block_sizes": (3, 2, 2), "growth_rate": 6, "stem_width": 12}
+TINY_DENSENET = {"block_sizes": (3, 2), "growth_rate": 6, "stem_width": 12}
 
 # Name, network it starts from, what differs.
 OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -32,7 +32,7 @@ OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("resnet, convolution biases", "resnet20", TINY_RESNET | {"conv_bias": True}),
     ("resnet, dropout", "resnet20", TINY_RESNET | {"dropout": 0.5, "shortcut": "projection"}),
     ("resnet, no dropout", "kellerjordan_resnet20", TINY_RESNET | {"dropout": 0.0}),
-    ("resnet, uneven stages", "resnet20", TINY_RESNET | {"stage_sizes": (1, 3), "widths": (8, 20)}),
+    ("resnet, odd widths", "resnet20", TINY_RESNET | {"widths": (8, 19)}),
     ("resnet, 100 classes", "resnet20", TINY_RESNET | {"num_classes": 100}),
     ("bottleneck, projection", "resnet50_cifar", TINY_BOTTLENECK),
     ("bottleneck, zero_pad_end", "resnet50_cifar", TINY_BOTTLENECK | {"shortcut": "zero_pad_end"}),
@@ -119,7 +119,11 @@ def _case(name: str, arch: str, overrides: Mapping[str, Any]) -> Case:
     config = flaxnets.get_config(arch, **overrides)
     if getattr(config, "stem", "cifar") == "imagenet":
         height, width = 48, 64
-    elif overrides or flaxnets.published_parameters(arch) > 3_000_000:
+    elif (
+        overrides
+        or flaxnets.published_parameters(arch) > 3_000_000
+        or isinstance(config, flaxnets.DenseNetConfig)
+    ):
         height, width = 12, 16
     else:
         height, width = 24, 32

@@ -44,31 +44,28 @@ class Pair:
 def check_pair(
     pair: Pair, *, dtypes: Iterable[DType] = DTYPES, modes: Iterable[Mode] = MODES
 ) -> Iterator[list[Comparison]]:
-    """Compare a pair, one dtype and mode at a time; the numbers of parameters come first.
+    """Compare a pair, one mode and dtype at a time; the numbers of parameters come first.
 
     Evaluation reads the first batch only: it keeps nothing for the next.
     """
-    modes = tuple(modes)
+    dtypes = tuple(dtypes)
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    batches = {"eval": first, "train": pair.batches}
-    oracles = {
-        mode: record_torch(pair.torch, batches[mode], training=mode == "train") for mode in modes
-    }
-    for index, dtype in enumerate(dtypes):
-        model = pair.flax(dtype)
-        if index == 0:
-            yield compare_counts(pair, model)
-        rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
-        for mode in modes:
-            training, judge = mode == "train", Judge(pair.name, dtype, mode)
-            oracle = oracles[mode]
+    yield compare_counts(pair, pair.flax(dtypes[0]))
+    for mode in modes:
+        training = mode == "train"
+        batches = pair.batches if training else first
+        oracle = record_torch(pair.torch, batches, training=training)
+        for dtype in dtypes:
+            # The Flax module is made anew, and dropped, each time: large networks fill the memory.
             flax = record_flax(
-                model, batches[mode], dtype=dtype, training=training, rename=pair.rename
+                pair.flax(dtype), batches, dtype=dtype, training=training, rename=pair.rename
             )
-            if rounded is None:
+            judge = Judge(pair.name, dtype, mode)
+            if dtype == "float64":
                 yield judge.traces(oracle, flax)
                 continue
-            reference = record_torch(rounded, batches[mode], training=training)
+            rounded = copy.deepcopy(pair.torch).float()
+            reference = record_torch(rounded, batches, training=training)
             yield judge.traces(
                 oracle,
                 flax,

@@ -59,7 +59,9 @@ def make_console(**options: Any) -> Console:
 
 def print_network(console: Console, report: NetworkReport) -> None:
     """The table of layers, the other checks in short, parameter counts and the verdict."""
+    console.print(f"{report.network}: output of every layer, in execution order")
     console.print(_layer_table(report, console))
+    console.print("every check: the comparison nearest to its budget")
     console.print(_check_table(report, console))
     failures = [c for c in report.comparisons if not c.ok and c.check != "layers"]
     for comparison in failures[:20]:
@@ -68,7 +70,7 @@ def print_network(console: Console, report: NetworkReport) -> None:
         console.print(f"  ... and {len(failures) - 20} more")
     counts = [c for c in report.comparisons if c.check == "parameters"]
     console.print("parameters: " + "; ".join(f"{c.layer} {c.note}" for c in counts))
-    console.print(verdict(report))
+    console.print(verdict(report), soft_wrap=True)
 
 
 def verdict(report: NetworkReport) -> Text:
@@ -100,7 +102,7 @@ def describe(comparison: Comparison) -> str:
 def _layer_table(report: NetworkReport, console: Console) -> Table:
     layers = [c for c in report.comparisons if c.check == "layers"]
     columns = list(dict.fromkeys((c.mode, c.dtype) for c in layers))
-    table = _table(console, f"{report.network}: output of every layer, in execution order")
+    table = _table(console)
     table.add_column("layer", overflow="fold")
     for mode, dtype in columns:
         table.add_column(f"{mode} {dtype}", justify="right")
@@ -119,7 +121,7 @@ def _layer_table(report: NetworkReport, console: Console) -> Table:
 
 
 def _check_table(report: NetworkReport, console: Console) -> Table:
-    table = _table(console, "every check: the comparison nearest to its budget")
+    table = _table(console)
     for column in ("check", "dtype", "mode", "comparisons", "where"):
         table.add_column(column, justify="right" if column == "comparisons" else "left")
     for column in ("error", "budget", "PyTorch's own"):
@@ -140,41 +142,35 @@ def _check_table(report: NetworkReport, console: Console) -> Table:
 
 
 def summary_header() -> str:
-    """The column heads of ``summary_line``."""
+    """The column heads of ``summary_line``: worst errors, with float32's share of its budget."""
     return (
-        f"{'network':<34}{'verdict':<11}{'layers f64':>11}{'layers f32':>20}"
-        f"{'gradients f64':>14}{'f32':>20}{'statistics':>11}{'parameters':>13}{'seconds':>9}"
+        f"{'network':<40}{'':<10}{'layers f64':>11}{'f32':>16}{'gradients f64':>15}{'f32':>16}"
+        f"{'statistics f64':>15}{'f32':>16}{'parameters':>13}{'seconds':>8}"
     )
 
 
 def summary_line(report: NetworkReport) -> Text:
-    """One line a network; float32 errors with their ratio to the budget."""
+    """One line a network."""
 
     def cell(check: str, dtype: str) -> str:
         worst = report.worst(check, dtype)
         if worst is None:
             return "-"
-        return f"{worst.error:.1e}" + (f" ({worst.ratio:.2f}x)" if dtype == "float32" else "")
+        return f"{worst.error:.1e}" + (f" {worst.ratio:6.1%}" if dtype == "float32" else "")
 
-    statistics = report.worst("statistics")
-    count = next((c for c in report.comparisons if c.check == "parameters"), None)
+    count = next(c.note for c in report.comparisons if c.check == "parameters")
     line = (
-        f"{report.network:<34}{'equal' if report.ok else 'NOT EQUAL':<11}"
-        f"{cell('layers', 'float64'):>11}{cell('layers', 'float32'):>20}"
-        f"{cell('parameter gradients', 'float64'):>14}{cell('parameter gradients', 'float32'):>20}"
-        f"{f'{statistics.error:.1e}' if statistics else '-':>11}"
-        f"{count.note.split(' ')[0] if count else '-':>13}{report.seconds:>9.1f}"
+        f"{report.network:<40}{'equal' if report.ok else 'NOT EQUAL':<10}"
+        f"{cell('layers', 'float64'):>11}{cell('layers', 'float32'):>16}"
+        f"{cell('parameter gradients', 'float64'):>15}{cell('parameter gradients', 'float32'):>16}"
+        f"{cell('statistics', 'float64'):>15}{cell('statistics', 'float32'):>16}"
+        f"{count.split(' ')[0]:>13}{report.seconds:>8.1f}"
     )
     return Text(line, style="" if report.ok else "bold red")
 
 
-def _table(console: Console, title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2,
-        pad_edge=False,
-    )
+def _table(console: Console) -> Table:
+    return Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False)
 
 
 def _error(comparison: Comparison) -> Text:
