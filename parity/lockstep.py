@@ -119,8 +119,9 @@ def augmented_batches(
         indices = batches.indices(batches.order(key, step, len(labels)), step)
         return batches.inputs(key, step, images[indices]), labels[indices]
 
+    pictures = jax.device_put((dataset.train_images, dataset.train_labels))
     for step in range(steps):
-        yield batch(jnp.int32(step), dataset.train_images, dataset.train_labels)
+        yield batch(jnp.int32(step), *pictures)
 
 
 def draw(result: Lockstep, title: str, file: Path) -> None:
