@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from train.report import HEADER, Metric, duration, row
 
@@ -24,8 +25,8 @@ class Display(AbstractContextManager["Display"]):
         self._console = console or Console(highlight=False)
         self._live = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[status]}"),
+            BarColumn(bar_width=8),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -78,9 +79,9 @@ class Display(AbstractContextManager["Display"]):
             description=f"epoch {epoch + 1}/{self._epochs}",
             total=self._steps_per_epoch,
             completed=done + 1,
-            status=f"step {done + 1}/{self._steps_per_epoch}  loss {so_far['loss']:.4f}  "
-            f"accuracy {100 * so_far['accuracy']:.1f} %  "
-            f"{batch_size / self._step_seconds:,.0f} images/s  "
+            status=f"step {done + 1}/{self._steps_per_epoch} loss {so_far['loss']:.4f} "
+            f"accuracy {100 * so_far['accuracy']:.1f} % "
+            f"{batch_size / self._step_seconds:,.0f} images/s "
             f"{duration(self._seconds_left(step))} left",
         )
 

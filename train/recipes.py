@@ -110,7 +110,7 @@ _DIGITS = Recipe(
 DIGITS_RECIPES = {
     "resnet": _DIGITS,
     "densenet": dataclasses.replace(_DIGITS, epochs=4, learning_rate=0.2),
-    "wrn": dataclasses.replace(_DIGITS, epochs=3),
+    "wrn": dataclasses.replace(_DIGITS, epochs=2),
 }
 
 

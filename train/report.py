@@ -12,17 +12,17 @@ from train.run_folder import RunFolder
 
 Metric = dict[str, Any]
 
-HEADER = "epoch      step  train loss  train acc  test loss  test acc        lr  images/s     time"
+HEADER = "epoch     step train loss train acc test loss test acc       lr images/s    time"
 
 
 def row(train: Metric, test: Metric) -> str:
     """One epoch as a line of the table under :data:`HEADER`."""
     return (
-        f"{train['epoch']:5d}{train['step']:10,d}"
-        f"{train['loss']:12.4f}{100 * train['accuracy']:9.2f} %"
-        f"{test['loss']:11.4f}{100 * test['accuracy']:8.2f} %"
-        f"{train['lr']:10.3g}{train['images_per_second']:10,.0f}"
-        f"{duration(train['seconds'] + test['seconds']):>9}"
+        f"{train['epoch']:5d} {train['step']:8,d} "
+        f"{train['loss']:10.4f} {100 * train['accuracy']:7.2f} % "
+        f"{test['loss']:9.4f} {100 * test['accuracy']:6.2f} % "
+        f"{train['lr']:8.3g} {train['images_per_second']:8,.0f} "
+        f"{duration(train['seconds'] + test['seconds']):>7}"
     )
 
 

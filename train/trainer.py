@@ -129,7 +129,9 @@ class Trainer:
                 self._finish_epoch()
 
     def _compile(self) -> None:
-        training = self._compile_chunk(self.engine.steps_per_dispatch)
+        training = 0.0
+        if self.step < self.total_steps:
+            training = self._compile_chunk(self.engine.dispatch_length(self.step))
         with self.display.busy("compiling the evaluation") as evaluation:
             self.engine.compile_evaluation()
         self.totals.compile_seconds += evaluation.seconds
@@ -195,11 +197,12 @@ class Trainer:
         if not math.isfinite(loss):
             self._fail(f"The test loss became {loss}", self.step - 1)
         train, test = self._epoch_lines(loss, accuracy, seconds)
-        if accuracy > max((line["accuracy"] for line in self.folder.tested()), default=-1.0):
-            self.best.save(self.engine.state, {})
-        self.folder.append(train, test)
-        self.totals = Totals()
-        self._save()
+        with self.display.busy("saving"):
+            if accuracy > max((line["accuracy"] for line in self.folder.tested()), default=-1.0):
+                self.best.save(self.engine.state, {})
+            self.folder.append(train, test)
+            self.totals = Totals()
+            self._save()
         self.display.row(train, test)
         if time.perf_counter() - self.plotted > _SECONDS_BETWEEN_PLOTS:
             self._plot()
@@ -228,5 +231,6 @@ class Trainer:
 
     def _plot(self) -> None:
         title = f"{self.config.arch} on {self.config.dataset}"
-        plots.curves(self.folder.metrics, title, self.folder.curves)
+        with self.display.busy("drawing the curves"):
+            plots.curves(self.folder.metrics, title, self.folder.curves)
         self.plotted = time.perf_counter()

@@ -174,7 +174,7 @@ def test_default_folder_is_dated_and_named(tiny_digits, tmp_path, monkeypatch, c
 def test_a_real_network_learns_the_digits(tmp_path, capsys):
     """The smallest named network, for two epochs."""
     out = tmp_path / "run"
-    command = f"--arch wrn_16_1 --dataset digits --epochs 2 --learning-rate 0.1 --out {out}"
+    command = f"--arch wrn_16_1 --dataset digits --out {out}"
     assert cifar.main(command.split()) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["kind"] == "test"

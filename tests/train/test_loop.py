@@ -274,6 +274,12 @@ def test_plain_output_is_a_line_an_epoch(tiny, tmp_path, capsys):
     assert any(line.startswith("compiled in ") for line in lines)
 
 
+def test_a_dispatch_ends_with_its_epoch(tiny, tmp_path, advance, capsys):
+    calls = advance(lambda count: None)
+    assert tiny.run(tmp_path / "run", epochs=2, steps_per_dispatch=100) == 0
+    assert calls == [7, 7]
+
+
 def test_live_line_of_a_terminal():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160, color_system=None)
