@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Comparison": "parity.compare",
+    "Comparison": "parity.comparison",
     "NetworkReport": "parity.report",
     "Pair": "parity.checks",
     "assert_equal": "parity.own",

@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     from parity import report
     from parity.budget import DTYPES
     from parity.cases import named_cases, option_cases
-    from parity.compare import MODES
+    from parity.comparison import MODES
     from parity.run import run_cases
 
     if options.list:

@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 
 from parity.budget import DTYPES, DType, float32_budget, relative_error
-from parity.compare import MODES, Comparison, GradientOracle, Judge, Mode
+from parity.comparison import MODES, Comparison, GradientOracle, Judge, Mode
 from parity.kinks import turned_signs
 from parity.naming import Rename, unchanged
 from parity.record import Batches, Trace, full_precision, record_flax, record_torch

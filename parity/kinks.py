@@ -71,7 +71,8 @@ class ReluCalls(TorchFunctionMode):
             self.relus[self._calls] = Relu(layer, after=False)
         mask = self._turned.get(self._calls)
         if mask is not None:
-            x = torch.where(torch.from_numpy(mask), -x, x)
+            # A constant is added: -x would turn the sign of the gradient too.
+            x = x + torch.where(torch.from_numpy(mask), -2 * x.detach(), 0.0)
         result = func(x, *rest, **(kwargs or {}))
         self._kept.append(result)
         self._relu_outputs[_version(result)] = self._calls

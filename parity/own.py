@@ -12,7 +12,7 @@ from torch import nn
 
 from parity.budget import DTYPES, DType
 from parity.checks import Pair, check_pair
-from parity.compare import MODES, Mode
+from parity.comparison import MODES, Mode
 from parity.naming import Rename, unchanged
 from parity.record import Batches
 from parity.report import NetworkReport, describe

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from flax import nnx
 from torch import nn
 
-from flaxnets.layers import FeatureMaps
+from flaxnets.layers import FeatureMaps, Sequential
 from parity.budget import DType
 from parity.intercept import Path, intercepted
 from parity.kinks import Relu, ReluCalls
@@ -58,6 +58,7 @@ class Trace:
         parameter_gradients: by state-dict key.
         input_gradient: (N, H, W, C).
         statistics: batch norm's running mean, variance and batch count after all K batches, by key.
+        containers: layers that only run others in turn; the other side may do without them.
         relus: for PyTorch, which layers tell the signs of which ReLU call's input.
     """
 
@@ -67,6 +68,7 @@ class Trace:
     parameter_gradients: dict[str, np.ndarray]
     input_gradient: np.ndarray
     statistics: dict[str, np.ndarray]
+    containers: frozenset[str] = frozenset()
     relus: dict[int, Relu] = dataclasses.field(default_factory=dict)
 
 
@@ -131,6 +133,11 @@ def record_torch(
             statistics={
                 key: value.numpy(force=True).copy() for key, value in module.named_buffers()
             },
+            containers=frozenset(
+                name
+                for name, child in module.named_modules()
+                if isinstance(child, nn.Sequential | nn.ModuleList)
+            ),
             relus=relus.relus,
         )
 
@@ -237,6 +244,11 @@ def record_flax(
             parameter_gradients=torch_arrays(_flat(gradients), rename),
             input_gradient=np.asarray(input_gradient),
             statistics=torch_arrays(_flat(statistics), rename),
+            containers=frozenset(
+                torch_key(path, rename)
+                for path, module in nnx.iter_modules(model)
+                if path and isinstance(module, nnx.Sequential | Sequential)
+            ),
         )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.compare import CHECKS, Comparison, first_divergence
+from parity.comparison import CHECKS, Comparison, first_divergence
 
 PLAIN_WIDTH = 140  # columns where the output is no terminal
 

@@ -15,7 +15,7 @@ import flaxnets
 from parity.budget import DTYPES, DType
 from parity.cases import Case
 from parity.checks import check_pair
-from parity.compare import MODES, Mode
+from parity.comparison import MODES, Mode
 from parity.pairs import make_pair
 from parity.report import NetworkReport
 

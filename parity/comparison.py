@@ -218,6 +218,9 @@ class Judge:
         unmatched = []
         for kind in ("layers", "parameter_gradients", "statistics"):
             torch_names, flax_names = set(getattr(oracle, kind)), set(getattr(flax, kind))
+            if kind == "layers":
+                torch_names -= oracle.containers - flax_names
+                flax_names -= flax.containers - torch_names
             if kind == "statistics" and not any(
                 key.endswith(BATCHES_TRACKED) for key in flax_names
             ):

@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.comparison import Comparison, GradientOracle, Judge, backward_order, first_divergence
+from parity.record import Trace
+
+
+def trace(factor: float = 1.0) -> Trace:
+    """A made-up run; ``factor`` makes another one of it."""
+    return Trace(
+        layers={"conv": factor * np.ones((1, 2, 2, 1)), "bn": factor * np.ones((1, 2, 2, 1))},
+        logits=factor * np.ones((1, 2)),
+        loss=factor * np.ones(()),
+        parameter_gradients={
+            "conv.weight": factor * np.ones((1, 3, 1, 1)),
+            "conv.bias": np.zeros(1),
+            "bn.weight": factor * np.ones(1),
+        },
+        input_gradient=factor * np.ones((1, 2, 2, 3)),
+        statistics={"bn.running_mean": factor * np.ones(1)},
+    )
+
+
+def failures(found: list[Comparison]) -> list[tuple[str, str]]:
+    return [(comparison.check, comparison.layer) for comparison in found if not comparison.ok]
+
+
+def test_float64_allows_more_in_the_backward_pass() -> None:
+    judge = Judge("net", "float64", "eval")
+    assert failures(judge.traces(trace(), trace(1 + 5e-11))) == []
+    found = failures(judge.traces(trace(), trace(1 + 5e-10)))
+    assert {check for check, _ in found} == {"layers", "logits", "loss", "statistics"}
+    assert len(failures(judge.traces(trace(), trace(1 + 5e-9)))) == 8
+
+
+def test_float32_allows_four_times_what_pytorch_is_off() -> None:
+    judge = Judge("net", "float32", "train")
+    reference = trace(1 + 1e-5)
+    assert failures(judge.traces(trace(), trace(1 - 4e-5), reference)) == []
+    assert len(failures(judge.traces(trace(), trace(1 - 4.1e-5), reference))) == 8
+
+
+def test_float32_gradients_have_oracles_of_their_own() -> None:
+    judge = Judge("net", "float32", "train")
+    found = judge.traces(
+        trace(),
+        replace(trace(), parameter_gradients=trace(2.0).parameter_gradients),
+        trace(),
+        flax_gradients=GradientOracle(trace(2.0), turned=3),
+    )
+    assert failures(found) == [("input gradient", "")]
+    notes = {comparison.note for comparison in found if "gradient" in comparison.check}
+    assert notes == {"ReLU signs turned: Flax 3, PyTorch 0"}
+
+
+def test_a_gradient_that_is_zero_is_measured_against_its_layer() -> None:
+    judge = Judge("net", "float64", "train")
+    noise = trace().parameter_gradients | {"conv.bias": np.full(1, 9e-14)}
+    assert failures(judge.traces(trace(), replace(trace(), parameter_gradients=noise))) == []
+    noise["conv.bias"] = np.full(1, 2e-13)
+    assert failures(judge.traces(trace(), replace(trace(), parameter_gradients=noise))) == [
+        ("parameter gradients", "conv.bias")
+    ]
+
+
+def test_a_float32_reference_that_is_not_finite_allows_nothing() -> None:
+    judge = Judge("net", "float32", "eval")
+    assert len(failures(judge.traces(trace(), trace(), trace(np.inf)))) == 8
+
+
+def test_what_only_one_side_has_is_listed() -> None:
+    one = trace()
+    other = replace(
+        one,
+        layers={"conv": one.layers["conv"], "norm": one.layers["bn"]},
+        parameter_gradients={"conv.weight": one.parameter_gradients["conv.weight"]},
+        statistics=one.statistics | {"bn.running_var": np.ones(1)},
+    )
+    names = [
+        (comparison.layer, comparison.note)
+        for comparison in Judge("net", "float64", "eval").traces(one, other)
+        if comparison.check == "names"
+    ]
+    assert names == [
+        ("bn", "layer only in PyTorch"),
+        ("norm", "layer only in Flax"),
+        ("conv.bias", "parameter only in PyTorch"),
+        ("bn.weight", "parameter only in PyTorch"),
+        ("bn.running_var", "statistic only in Flax"),
+    ]
+
+
+def test_batches_need_not_be_counted_where_flax_counts_none_at_all() -> None:
+    one = trace()
+    counted = one.statistics | {"bn.num_batches_tracked": np.array(3)}
+    judge = Judge("net", "float64", "eval")
+    assert failures(judge.traces(replace(one, statistics=counted), one)) == []
+    more = counted | {"bn2.num_batches_tracked": np.array(3)}
+    found = judge.traces(replace(one, statistics=more), replace(one, statistics=counted))
+    assert failures(found) == [("names", "bn2.num_batches_tracked")]
+
+
+def test_gradients_come_from_the_last_layer_back() -> None:
+    keys = ["a.weight", "a.bias", "b.weight", "c.d.weight"]
+    assert backward_order(keys, ["a", "c.d", "b"]) == [
+        "b.weight",
+        "c.d.weight",
+        "a.weight",
+        "a.bias",
+    ]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_first_divergence_is_the_nearest_to_the_cause(order: int) -> None:
+    def failure(dtype: str, mode: str, check: str) -> Comparison:
+        return Comparison("net", check, dtype, mode, "layer", error=1.0, budget=0.0)
+
+    ranked = [
+        failure("float64", "eval", "layers"),
+        failure("float64", "eval", "parameter gradients"),
+        failure("float64", "train", "names"),
+        failure("float64", "train", "statistics"),
+        failure("float32", "eval", "logits"),
+    ]
+    fine = Comparison("net", "names", "float64", "eval", "", error=0.0, budget=0.0)
+    for index in range(len(ranked)):
+        assert first_divergence([fine, *ranked[index:][::order]]) is ranked[index]
+    assert first_divergence([fine]) is None

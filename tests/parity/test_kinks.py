@@ -1,0 +1,87 @@
+"""ReLU inputs so near to zero that rounding decides their sign."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from parity.budget import Error, relative_error
+from parity.checks import Pair, check_pair, gradient_oracle
+from parity.comparison import first_divergence
+from parity.kinks import Relu, turned_signs
+from parity.record import Trace, record_torch
+
+RELUS = {3: Relu("bn", after=False)}
+
+
+def turned(oracle: list[float], other: list[float], worst: float = 1e-6) -> list[bool] | None:
+    masks = turned_signs(
+        RELUS, {"bn": np.array([oracle])}, {"bn": np.array([other])}, {"bn": Error(0.0, worst)}
+    )
+    assert set(masks) <= {3}
+    return masks[3][0].tolist() if masks else None
+
+
+def test_signs_that_rounding_has_turned_are_found() -> None:
+    assert turned([1.0, 1e-8, -2.0], [1.0, -1e-8, -2.0]) == [False, True, False]
+
+
+def test_equal_signs_are_left_alone() -> None:
+    assert turned([1.0, 1e-8, -2.0], [1.1, 2e-8, -1.0]) is None
+
+
+def test_a_sign_that_differs_by_more_than_rounding_is_an_error_and_left_alone() -> None:
+    assert turned([1.0, 1e-3, -2.0], [1.0, -1e-3, -2.0]) is None
+
+
+def test_masks_of_feature_maps_are_in_pytorchs_layout() -> None:
+    oracle = np.full((1, 2, 3, 4), 1.0)
+    other = oracle.copy()
+    oracle[0, 1, 2, 3], other[0, 1, 2, 3] = 1e-9, -1e-9
+    masks = turned_signs(RELUS, {"bn": oracle}, {"bn": other}, {"bn": Error(0.0, 1e-6)})
+    assert masks[3].shape == (1, 4, 2, 3)
+    assert np.argwhere(masks[3]).tolist() == [[0, 3, 1, 2]]
+
+
+@pytest.mark.parametrize("value", [1e-9, -1e-9])
+def test_a_gradient_is_held_against_the_oracle_on_its_own_side(
+    value: float, tiny_pair: Callable[..., Pair]
+) -> None:
+    """One input of a ReLU has this value in the oracle, and the opposite in the run."""
+    pair = tiny_pair()
+    layer = record_torch(pair.torch, pair.batches, training=True).layers["bn1"]
+    place = np.unravel_index(np.abs(layer).argmin(), layer.shape)
+    bias = pair.torch.bn1.bias.data
+    bias[place[-1]] += value - float(layer[place])
+    oracle = record_torch(pair.torch, pair.batches, training=True)
+    bias[place[-1]] -= 2 * value
+    run = record_torch(pair.torch, pair.batches, training=True)
+    bias[place[-1]] += 2 * value
+    assert oracle.layers["bn1"][place] * value > 0 > run.layers["bn1"][place] * value
+
+    def distance(a: Trace, b: Trace) -> float:
+        return max(
+            relative_error(gradient, b.parameter_gradients[key]).worst
+            for key, gradient in a.parameter_gradients.items()
+            if key != "conv2.bias"  # in front of batch norm it has no gradient
+        )
+
+    assert distance(run, oracle) > 1e-2
+    held_against = gradient_oracle(pair, oracle, oracle, run, training=True)
+    assert held_against.turned == 1
+    assert distance(run, held_against.trace) < 1e-7
+
+    unmoved = gradient_oracle(pair, oracle, oracle, oracle, training=True)
+    assert unmoved.turned == 0
+    assert unmoved.trace is oracle
+
+
+def test_float32_is_within_budget(tiny_pair: Callable[..., Pair]) -> None:
+    found = [c for group in check_pair(tiny_pair(), dtypes=["float32"]) for c in group]
+    assert first_divergence(found) is None
+    layers = [c for c in found if c.check == "layers"]
+    assert len(layers) == 12
+    for comparison in layers:
+        assert comparison.reference is not None
+        assert 0 < comparison.error < 1e-5
+        assert comparison.budget > 4 * comparison.reference

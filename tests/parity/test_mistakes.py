@@ -1,0 +1,62 @@
+"""Mistakes that a port makes, planted in a tiny network: each is found, and where it is."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from parity.checks import Pair, check_pair
+from parity.comparison import Comparison, Mode, first_divergence
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def compare(pair: Pair, mode: Mode) -> list[Comparison]:
+    return [c for group in check_pair(pair, dtypes=["float64"], modes=[mode]) for c in group]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_nothing_is_found_where_there_is_no_mistake(
+    mode: Mode, tiny_pair: Callable[..., Pair]
+) -> None:
+    found = compare(tiny_pair(), mode)
+    assert first_divergence(found) is None
+    assert Counter(c.check for c in found) == {
+        "parameters": 2,
+        "names": 1,
+        "layers": 6,
+        "logits": 1,
+        "loss": 1,
+        "parameter gradients": 9,
+        "input gradient": 1,
+        "statistics": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mistake", "mode", "check", "layer", "note"),
+    [
+        ("epsilon", "eval", "layers", "bn1", ""),
+        ("kernel axes swapped", "eval", "layers", "conv1", ""),
+        ("missing ReLU", "eval", "layers", "conv2", ""),
+        (
+            "stride on the wrong convolution",
+            *("eval", "layers", "conv1", "shape (2, 6, 8, 4), PyTorch's is (2, 3, 4, 4)"),
+        ),
+        (
+            "no padding",
+            *("eval", "layers", "conv2", "shape (2, 1, 2, 6), PyTorch's is (2, 3, 4, 6)"),
+        ),
+        ("missing layer", "eval", "names", "bn2", "layer only in PyTorch"),
+        ("one layer too many", "eval", "names", "dropout (call 2)", "layer only in Flax"),
+        ("biased running variance", "train", "statistics", "bn1.running_var", ""),
+        ("no gradient through statistics", "train", "parameter gradients", "conv1.weight", ""),
+    ],
+)
+def test_mistake_is_located(
+    mistake: str, mode: Mode, check: str, layer: str, note: str, tiny_pair: Callable[..., Pair]
+) -> None:
+    first = first_divergence(compare(tiny_pair(mistake), mode))
+    assert first is not None
+    assert (first.check, first.layer, first.note) == (check, layer, note)
+    assert first.error > 1e-4
