@@ -1,0 +1,157 @@
+"""The command line: exit status, messages, files."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parity import run
+from parity.__main__ import main
+from parity.cases import named_cases, option_cases
+from parity.checks import Pair
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+FAST = ["--dtype", "float64", "--mode", "eval", "--jobs", "1"]
+
+
+@pytest.fixture
+def mistaken(monkeypatch: pytest.MonkeyPatch, tiny_pair: Callable[..., Pair]) -> Callable:
+    """Put a tiny pair, with a mistake if one is named, in place of every network."""
+
+    def replace(mistake: str = "") -> None:
+        monkeypatch.setattr(run, "make_pair", lambda case, seed: tiny_pair(mistake, seed))
+
+    return replace
+
+
+def test_status_0_where_all_is_equal(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
+    mistaken()
+    assert main(["--arch", "resnet20", *FAST]) == 0
+    assert "EQUAL: resnet20, 27 comparisons" in capsys.readouterr().out
+
+
+def test_status_1_where_something_is_not(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
+    mistaken("epsilon")
+    assert main(["--arch", "resnet20", *FAST]) == 1
+    assert "first divergence: layers bn1 (float64 eval)" in capsys.readouterr().out
+
+
+def test_several_networks_get_a_line_each(
+    mistaken: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    mistaken()
+    assert main(["--arch", "resnet20", "wrn_10_1", *FAST]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [
+        ["resnet20", "equal"],
+        ["wrn_10_1", "equal"],
+    ]
+    assert lines[3].startswith("2 of 2 equal")
+
+
+def test_status_2_where_a_comparison_cannot_be_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("pictures too small\nand more")
+
+    monkeypatch.setattr(run, "make_pair", fail)
+    assert main(["--arch", "resnet20", *FAST]) == 2
+    assert capsys.readouterr().err == (
+        "parity: resnet20 could not be compared: pictures too small\n"
+    )
+
+
+def test_status_2_for_an_unknown_network(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--arch", "rsnet20"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        "parity: there is no network named 'rsnet20'; did you mean resne"
+    )
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["torch", "torchvision", "rich"])
+def test_status_2_and_what_to_install_where_a_package_is_missing(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["--list"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"parity: {missing} is not installed")
+    assert 'pip install "flaxnets[parity]"' in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --arch --all --list is required"),
+        (["--arch", "resnet20", "--input", "32"], "'32' is not a height and width such as 32x32"),
+        (["--arch", "resnet20", "--batch", "0"], "'0' is not a whole number from 1 on"),
+        (["--arch", "resnet20", "--dtype", "float16"], "invalid choice: 'float16'"),
+    ],
+)
+def test_status_2_for_wrong_options(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_json_needs_a_folder_that_exists(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--arch", "resnet20", "--json", "nowhere/result.json"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+def test_json_has_the_head_and_every_comparison(mistaken: Callable, tmp_path: Path) -> None:
+    mistaken()
+    path = tmp_path / "result.json"
+    assert main(["--arch", "resnet20", "--seed", "5", "--json", str(path), *FAST]) == 0
+    document = json.loads(path.read_text())
+    assert document["seed"] == 5
+    assert {"jax", "flax", "torch", "python"} <= set(document["versions"])
+    assert document["budgets"]["float32 factor"] == 4.0
+    assert len(document["comparisons"]) == 27
+    assert all(record["ok"] for record in document["comparisons"])
+
+
+def test_the_options_of_the_inputs_are_used(
+    monkeypatch: pytest.MonkeyPatch, tiny_pair: Callable[..., Pair]
+) -> None:
+    seen = []
+
+    def note(case, seed: int) -> Pair:
+        seen.append((case.name, case.height, case.width, case.batch, seed))
+        return tiny_pair()
+
+    monkeypatch.setattr(run, "make_pair", note)
+    inputs = ["--input", "40x48", "--batch", "3", "--seed", "7"]
+    assert main(["--arch", "wrn_10_*", "resnet", *inputs, *FAST]) == 0
+    assert seen == [("wrn_10_1", 40, 48, 3, 7), ("resnet32", 40, 48, 3, 7)]
+
+
+def test_list_names_all(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--list"]) == 0
+    lines = {line.strip() for line in capsys.readouterr().out.splitlines()}
+    assert set(named_cases()) | set(option_cases()) < lines
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
+    documents = []
+    for jobs in ("1", "2"):
+        path = tmp_path / f"{jobs}.json"
+        names = ["resnet, zero_pad_end", "wrn, raw projection"]
+        options = ["--dtype", "float64", "--jobs", jobs, "--json", str(path)]
+        assert main(["--arch", *names, *options]) == 0
+        documents.append(json.loads(path.read_text()))
+    one, two = (
+        {(c["network"], c["check"], c["mode"], c["layer"]) for c in document["comparisons"]}
+        for document in documents
+    )
+    assert one == two
