@@ -8,8 +8,8 @@ import torch
 from flax import nnx
 
 from parity.budget import DTYPES, DType, float32_budget, relative_error
-from parity.comparison import MODES, Comparison, GradientOracle, Judge, Mode
-from parity.kinks import turned_signs
+from parity.comparison import MODES, Comparison, Judge, Mode
+from parity.kinks import sides_of
 from parity.naming import Rename, unchanged
 from parity.record import Batches, Trace, full_precision, record_flax, record_torch
 
@@ -77,18 +77,17 @@ def check_pair(
 
 def gradient_oracle(
     pair: Pair, oracle: Trace, reference: Trace, run: Trace, training: bool
-) -> GradientOracle:
+) -> Trace:
     """The float64 run on a float32 ``run``'s side of every ReLU's kink (``parity.kinks``)."""
     allowed = {
         layer: float32_budget(relative_error(reference.layers[layer], output))
         for layer, output in oracle.layers.items()
     }
-    turned = turned_signs(oracle.relus, oracle.layers, run.layers, allowed)
-    if not turned:
-        return GradientOracle(oracle)
+    sides = sides_of(oracle.relus, oracle.layers, run.layers, allowed)
+    if not sides:
+        return oracle
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    count = sum(int(mask.sum()) for mask in turned.values())
-    return GradientOracle(record_torch(pair.torch, first, training=training, turned=turned), count)
+    return record_torch(pair.torch, first, training=training, sides=sides)
 
 
 def count_parameters(model: nnx.Module) -> int:

@@ -40,20 +40,38 @@ class Relu:
     after: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """On which side of its kink each element of a ReLU's input is to be.
+
+    Attributes:
+        positive: mask in PyTorch's layout, (N, C, H, W) or (N, C).
+        tolerance: an input may be moved to the other side from no farther than this.
+    """
+
+    positive: np.ndarray
+    tolerance: float
+
+    def differs(self, x: np.ndarray) -> np.ndarray:
+        """The elements of ``x``, in PyTorch's layout, that are to be moved."""
+        return ((x > 0) != self.positive) & (np.abs(x) <= self.tolerance)
+
+
 class ReluCalls(TorchFunctionMode):
-    """Watches the ReLU calls of a PyTorch run, and can turn the sign of some of their inputs.
+    """Watches the ReLU calls of a PyTorch run, and can move some of their inputs past the kink.
 
     Tensors are told apart by identity and version (in-place arithmetic makes a new version), and
     kept for as long as this object is.
 
     Args:
-        turned: for the n-th call, a mask of the input's elements whose sign is turned.
+        sides: by number of the call; inputs that are not there are moved if they are near enough.
     """
 
-    def __init__(self, turned: Mapping[int, np.ndarray] | None = None) -> None:
+    def __init__(self, sides: Mapping[int, Side] | None = None) -> None:
         super().__init__()
         self.relus: dict[int, Relu] = {}
-        self._turned = turned or {}
+        self.turned = 0  # elements that were moved
+        self._sides = sides or {}
         self._calls = 0
         self._layer_outputs: dict[tuple[int, int], str] = {}
         self._relu_outputs: dict[tuple[int, int], int] = {}
@@ -69,10 +87,12 @@ class ReluCalls(TorchFunctionMode):
         layer = self._layer_outputs.get(_version(x))
         if layer is not None:
             self.relus[self._calls] = Relu(layer, after=False)
-        mask = self._turned.get(self._calls)
-        if mask is not None:
+        side = self._sides.get(self._calls)
+        if side is not None:
+            mask = torch.from_numpy(side.differs(x.numpy(force=True))).to(x.device)
+            self.turned += int(mask.sum())
             # A constant is added: -x would turn the sign of the gradient too.
-            x = x + torch.where(torch.from_numpy(mask), -2 * x.detach(), 0.0)
+            x = x + torch.where(mask, -2 * x.detach(), 0.0)
         result = func(x, *rest, **(kwargs or {}))
         self._kept.append(result)
         self._relu_outputs[_version(result)] = self._calls
@@ -92,33 +112,31 @@ def _version(tensor: torch.Tensor) -> tuple[int, int]:
     return id(tensor), tensor._version
 
 
-def turned_signs(
+def sides_of(
     relus: Mapping[int, Relu],
     oracle: Mapping[str, np.ndarray],
-    other: Mapping[str, np.ndarray],
+    run: Mapping[str, np.ndarray],
     allowed: Mapping[str, Error],
-) -> dict[int, np.ndarray]:
-    """Which inputs of which ReLU calls rounding has put on the other side of zero.
+) -> dict[int, Side]:
+    """The sides on which a float32 run stands, if rounding has put it on another than the oracle's.
 
     Args:
         relus: by number of the call.
         oracle: every layer's output in float64, (N, H, W, C) or (N, C).
-        other: the same of a float32 run.
-        allowed: the layers' budgets; only elements within the worst-element budget of zero are
-            turned.
+        run: the same of the float32 run.
+        allowed: the layers' budgets; no input is moved by more than twice the worst element's.
 
     Returns:
-        By number of the call, masks in PyTorch's layout, of those calls that have any.
+        By number of the call; empty where no sign that rounding may decide differs.
     """
-    result = {}
+    sides: dict[int, Side] = {}
+    differ = False
     for index, relu in relus.items():
-        a, b = oracle[relu.layer], other.get(relu.layer)
+        a, b = oracle[relu.layer], run.get(relu.layer)
         if b is None or b.shape != a.shape:
             continue
-        near = np.abs(a - b) <= allowed[relu.layer].worst * np.abs(a).max()
-        mask = ((a > 0) != (b > 0)) & near
-        if mask.any():
-            result[index] = (
-                np.ascontiguousarray(mask.transpose(0, 3, 1, 2)) if a.ndim == 4 else mask
-            )
-    return result
+        tolerance = allowed[relu.layer].worst * float(np.abs(a).max())
+        differ = differ or bool((((a > 0) != (b > 0)) & (np.abs(a - b) <= tolerance)).any())
+        positive = np.moveaxis(b > 0, -1, 1) if b.ndim == 4 else b > 0
+        sides[index] = Side(positive, tolerance)
+    return sides if differ else {}

@@ -20,7 +20,7 @@ from torch import nn
 from flaxnets.layers import FeatureMaps, Sequential
 from parity.budget import DType
 from parity.intercept import Path, intercepted
-from parity.kinks import Relu, ReluCalls
+from parity.kinks import Relu, ReluCalls, Side
 from parity.naming import Rename, torch_arrays, torch_key, unchanged
 
 # Modules that a Flax network writes as functions.
@@ -60,6 +60,7 @@ class Trace:
         statistics: batch norm's running mean, variance and batch count after all K batches, by key.
         containers: layers that only run others in turn; the other side may do without them.
         relus: for PyTorch, which layers tell the signs of which ReLU call's input.
+        turned: for PyTorch, how many ReLU inputs were moved past the kink.
     """
 
     layers: dict[str, np.ndarray]
@@ -70,6 +71,7 @@ class Trace:
     statistics: dict[str, np.ndarray]
     containers: frozenset[str] = frozenset()
     relus: dict[int, Relu] = dataclasses.field(default_factory=dict)
+    turned: int = 0
 
 
 def record_torch(
@@ -77,7 +79,7 @@ def record_torch(
     batches: Batches,
     *,
     training: bool,
-    turned: Mapping[int, np.ndarray] | None = None,
+    sides: Mapping[int, Side] | None = None,
 ) -> Trace:
     """Run a PyTorch module on its parameters' device and dtype; it is left as it was found.
 
@@ -85,11 +87,11 @@ def record_torch(
         module: takes (N, C, H, W) to (N, classes).
         batches: the inputs.
         training: training mode, with every dropout rate 0; else evaluation mode.
-        turned: signs of ReLU inputs to turn (``parity.kinks``).
+        sides: of the kinks on which ReLU inputs are to be (``parity.kinks``).
     """
     parameter = next(module.parameters())
     layers: dict[str, np.ndarray] = {}
-    relus = ReluCalls(turned)
+    relus = ReluCalls(sides)
 
     def keep(name: str, _: nn.Module, __: Any, output: torch.Tensor) -> None:
         name = call_name(layers, name)
@@ -139,6 +141,7 @@ def record_torch(
                 if isinstance(child, nn.Sequential | nn.ModuleList)
             ),
             relus=relus.relus,
+            turned=relus.turned,
         )
 
 

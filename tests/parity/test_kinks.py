@@ -8,39 +8,46 @@ import pytest
 from parity.budget import Error, relative_error
 from parity.checks import Pair, check_pair, gradient_oracle
 from parity.comparison import first_divergence
-from parity.kinks import Relu, turned_signs
+from parity.kinks import Relu, Side, sides_of
 from parity.record import Trace, record_torch
 
 RELUS = {3: Relu("bn", after=False)}
 
 
-def turned(oracle: list[float], other: list[float], worst: float = 1e-6) -> list[bool] | None:
-    masks = turned_signs(
-        RELUS, {"bn": np.array([oracle])}, {"bn": np.array([other])}, {"bn": Error(0.0, worst)}
-    )
-    assert set(masks) <= {3}
-    return masks[3][0].tolist() if masks else None
+def sides(oracle: list[float], run: list[float], worst: float = 1e-6) -> dict[int, Side]:
+    layers = [{"bn": np.array([values])} for values in (oracle, run)]
+    return sides_of(RELUS, *layers, {"bn": Error(0.0, worst)})
 
 
-def test_signs_that_rounding_has_turned_are_found() -> None:
-    assert turned([1.0, 1e-8, -2.0], [1.0, -1e-8, -2.0]) == [False, True, False]
+def test_a_run_on_the_other_side_of_a_kink_is_found() -> None:
+    found = sides([1.0, 1e-8, -2.0], [1.0, -1e-8, -2.0])
+    assert list(found) == [3]
+    assert found[3].positive.tolist() == [[True, False, False]]
+    assert found[3].tolerance == 2e-6
 
 
-def test_equal_signs_are_left_alone() -> None:
-    assert turned([1.0, 1e-8, -2.0], [1.1, 2e-8, -1.0]) is None
+def test_a_run_on_the_same_side_of_all_kinks_needs_no_other_oracle() -> None:
+    assert sides([1.0, 1e-8, -2.0], [1.1, 2e-8, -1.0]) == {}
 
 
-def test_a_sign_that_differs_by_more_than_rounding_is_an_error_and_left_alone() -> None:
-    assert turned([1.0, 1e-3, -2.0], [1.0, -1e-3, -2.0]) is None
+def test_a_sign_that_differs_by_more_than_rounding_is_an_error_and_no_kink() -> None:
+    assert sides([1.0, 1e-3, -2.0], [1.0, -1e-3, -2.0]) == {}
 
 
-def test_masks_of_feature_maps_are_in_pytorchs_layout() -> None:
+def test_only_what_is_near_zero_is_moved() -> None:
+    side = Side(np.array([True, True, False, False]), tolerance=1e-6)
+    assert side.differs(np.array([-1e-7, -1e-5, 1e-7, -1e-7])).tolist() == [
+        *(True, False, True, False)
+    ]
+
+
+def test_sides_of_feature_maps_are_in_pytorchs_layout() -> None:
     oracle = np.full((1, 2, 3, 4), 1.0)
-    other = oracle.copy()
-    oracle[0, 1, 2, 3], other[0, 1, 2, 3] = 1e-9, -1e-9
-    masks = turned_signs(RELUS, {"bn": oracle}, {"bn": other}, {"bn": Error(0.0, 1e-6)})
-    assert masks[3].shape == (1, 4, 2, 3)
-    assert np.argwhere(masks[3]).tolist() == [[0, 3, 1, 2]]
+    run = oracle.copy()
+    oracle[0, 1, 2, 3], run[0, 1, 2, 3] = 1e-9, -1e-9
+    found = sides_of(RELUS, {"bn": oracle}, {"bn": run}, {"bn": Error(0.0, 1e-6)})
+    assert found[3].positive.shape == (1, 4, 2, 3)
+    assert np.argwhere(~found[3].positive).tolist() == [[0, 3, 1, 2]]
 
 
 @pytest.mark.parametrize("value", [1e-9, -1e-9])
@@ -69,11 +76,10 @@ def test_a_gradient_is_held_against_the_oracle_on_its_own_side(
     assert distance(run, oracle) > 1e-2
     held_against = gradient_oracle(pair, oracle, oracle, run, training=True)
     assert held_against.turned == 1
-    assert distance(run, held_against.trace) < 1e-7
+    assert distance(run, held_against) < 1e-7
 
     unmoved = gradient_oracle(pair, oracle, oracle, oracle, training=True)
-    assert unmoved.turned == 0
-    assert unmoved.trace is oracle
+    assert unmoved is oracle
 
 
 def test_float32_is_within_budget(tiny_pair: Callable[..., Pair]) -> None:
