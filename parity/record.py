@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from flax import nnx
 from torch import nn
 
+from flaxnets.intercept import Path, intercepted
 from flaxnets.layers import FeatureMaps, Sequential
 from parity.budget import DType
-from parity.intercept import Path, intercepted
 from parity.kinks import Relu, ReluCalls, Side
 from parity.naming import Rename, torch_arrays, torch_key, unchanged
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from parity.intercept import intercepted
+from flaxnets.intercept import intercepted
 
 
 class Twice(nnx.Module):
