@@ -6,6 +6,7 @@
 """
 
 from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet
+from flaxnets.preact_resnet import PreActResNet, PreActResNetConfig, cifar_preact_resnet
 from flaxnets.registry import (
     build,
     canonical_name,
@@ -23,6 +24,8 @@ __all__ = [
     "CheckpointError",
     "DenseNet",
     "DenseNetConfig",
+    "PreActResNet",
+    "PreActResNetConfig",
     "ResNet",
     "ResNetConfig",
     "WideResNet",
@@ -30,6 +33,7 @@ __all__ = [
     "build",
     "canonical_name",
     "cifar_densenet",
+    "cifar_preact_resnet",
     "cifar_resnet",
     "count_parameters",
     "create",

@@ -22,6 +22,8 @@ from flaxnets.layers import (
 )
 
 Stem = Literal["imagenet", "cifar"]
+Concat = Literal["old_new", "new_old"]
+DropoutAfter = Literal["every_conv", "last_conv"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,14 @@ class DenseNetConfig:
         stem_width: channels of the stem.
         bottleneck: a 1x1 convolution to 4k channels before each 3x3 (the "B" of DenseNet-BC).
         compression: theta in (0, 1]; a transition keeps floor(theta * channels) (the "C").
-        dropout: rate after every convolution but the stem's.
-        num_classes: outputs of the classifier.
+        concat: order of the channels in a block: "old_new", a layer's new maps behind those that it
+            read; "new_old", in front of them (kuangliu). The weights' shapes are the same.
+        transition_relu: whether a transition's norm is followed by a ReLU; weiaicunzai has none.
+        dropout: rate.
+        dropout_after: "every_conv" but the stem's (Huang 2017, and his code); or "last_conv": after
+            the last convolution of each dense layer only (torchvision's ``drop_rate``).
+        num_classes: outputs of the classifier; 0 leaves it out, and the network ends with
+            ``pre_logits``.
         init: initialisation (``flaxnets.layers.Layers``).
     """
 
@@ -47,19 +55,22 @@ class DenseNetConfig:
     stem_width: int = 24
     bottleneck: bool = True
     compression: float = 0.5
+    concat: Concat = "old_new"
+    transition_relu: bool = True
     dropout: float = 0.0
+    dropout_after: DropoutAfter = "every_conv"
     num_classes: int = 10
     init: Init = "fan_out_zero_bias"
 
     def __post_init__(self) -> None:
         rules.require_choice("stem", self.stem, get_args(Stem))
+        rules.require_choice("concat", self.concat, get_args(Concat))
+        rules.require_choice("dropout_after", self.dropout_after, get_args(DropoutAfter))
         rules.require_choice("init", self.init, INITS)
         rules.require_positive(
-            block_sizes=self.block_sizes,
-            growth_rate=self.growth_rate,
-            stem_width=self.stem_width,
-            num_classes=self.num_classes,
+            block_sizes=self.block_sizes, growth_rate=self.growth_rate, stem_width=self.stem_width
         )
+        rules.require_classes(self.num_classes)
         rules.require(
             isinstance(self.compression, int | float) and 0.0 < self.compression <= 1.0,
             f"compression={self.compression!r} must satisfy 0 < compression <= 1; "
@@ -121,7 +132,8 @@ class DenseLayer(nnx.Module):
         self.bottleneck = config.bottleneck
         self.norm1 = layers.norm(in_channels)
         self.conv1 = layers.conv(in_channels, inner, 1 if config.bottleneck else 3)
-        self.dropout1 = layers.dropout(config.dropout)
+        drops_first = not config.bottleneck or config.dropout_after == "every_conv"
+        self.dropout1 = layers.dropout(config.dropout if drops_first else 0.0)
         if config.bottleneck:
             self.norm2 = layers.norm(inner)
             self.conv2 = layers.conv(inner, growth_rate, 3)
@@ -149,33 +161,38 @@ class DenseBlock(nnx.Module):
 
     def __init__(self, config: DenseNetConfig, layers: Layers, in_channels: int, size: int) -> None:
         self.size = size
+        self.new_first = config.concat == "new_old"
         self.use_running_average = False
         for index in range(size):
             layer = DenseLayer(config, layers, in_channels + index * config.growth_rate)
             setattr(self, f"denselayer{index + 1}", layer)
 
     def __call__(self, x: jax.Array) -> FeatureMaps:
-        """(N, H, W, C_in) to maps of (N, H, W, C_in + size * k), older channels first."""
+        """(N, H, W, C_in) to maps of (N, H, W, C_in + size * k), in the config's order."""
         observe = FeatureMaps if self.use_running_average else standardize
         maps = observe(x)
         for index in range(1, self.size + 1):
-            maps = maps + observe(getattr(self, f"denselayer{index}")(maps))
+            new = observe(getattr(self, f"denselayer{index}")(maps))
+            maps = new + maps if self.new_first else maps + new
         return maps
 
 
 class Transition(nnx.Module):
-    """norm, ReLU, 1x1 convolution, 2x2 average pooling."""
+    """norm, ReLU (unless the config has none), 1x1 convolution, 2x2 average pooling."""
 
     def __init__(
         self, config: DenseNetConfig, layers: Layers, in_channels: int, out_channels: int
     ) -> None:
         self.norm = layers.norm(in_channels)
+        self.relu = config.transition_relu
         self.conv = layers.conv(in_channels, out_channels, 1)
-        self.dropout = layers.dropout(config.dropout)
+        drops = config.dropout_after == "every_conv"
+        self.dropout = layers.dropout(config.dropout if drops else 0.0)
 
     def __call__(self, maps: FeatureMaps) -> jax.Array:
         """(N, H, W, C_in) to (N, H // 2, W // 2, C_out)."""
-        y = self.conv(jax.nn.relu(self.norm(maps)))
+        y = self.norm(maps)
+        y = self.conv(jax.nn.relu(y) if self.relu else y)
         if self.dropout is not None:
             y = self.dropout(y)
         return avg_pool(y, 2)
@@ -220,7 +237,7 @@ class DenseNet(nnx.Module):
                 setattr(self, f"transition{index}", Transition(config, layers, channels, kept))
                 channels = kept
         self.norm5 = layers.norm(channels)  # torchvision's name, whatever the number of blocks
-        self.classifier = layers.linear(channels, config.num_classes)
+        self.classifier = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """Every stage's output by name, in order: stem, stage1, ..., pre_logits, logits.
@@ -230,7 +247,7 @@ class DenseNet(nnx.Module):
 
         Returns:
             Maps (N, h, w, c) for the stem and the dense blocks (before norm and transition),
-            ``pre_logits`` (N, F) and ``logits`` (N, num_classes).
+            ``pre_logits`` (N, F) and, with a classifier, ``logits`` (N, num_classes).
         """
         check_images(x)
         x = self.conv0(x)
@@ -244,13 +261,15 @@ class DenseNet(nnx.Module):
             if index < last:
                 x = getattr(self, f"transition{index}")(maps)
         outputs["pre_logits"] = global_avg_pool(jax.nn.relu(self.norm5(maps)))
-        outputs["logits"] = self.classifier(outputs["pre_logits"])
+        if self.classifier is not None:
+            outputs["logits"] = self.classifier(outputs["pre_logits"])
         return outputs
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes).
+        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
 
         Raises:
             ValueError: ``x`` is not a floating-point NHWC batch.
         """
-        return self.features(x)["logits"]
+        outputs = self.features(x)
+        return outputs.get("logits", outputs["pre_logits"])

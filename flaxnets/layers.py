@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ from jax import lax
 
 from flaxnets.convolution import conv2d
 
-Init = Literal["fan_out", "fan_out_zero_bias", "fan_in", "torch"]
-INITS: tuple[str, ...] = ("fan_out", "fan_out_zero_bias", "fan_in", "torch")
+Init = Literal["fan_out", "fan_out_zero_bias", "fan_in", "fan_in_zero_bias", "xavier", "torch"]
+INITS: tuple[str, ...] = get_args(Init)
+ZERO_BIAS = ("fan_out_zero_bias", "fan_in_zero_bias")
 
 
 class Sequential(nnx.Module):
@@ -83,19 +84,22 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.groups = stride, kernel_size // 2, groups
         self.dtype = dtype
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
-        fan_in = math.prod(shape[:3])
-        if init == "torch":
-            kernel = _torch_uniform(key, shape, fan_in, param_dtype)
-        else:
-            fan = fan_in if init == "fan_in" else kernel_size**2 * out_channels
-            kernel = _he_normal(key, shape, fan, param_dtype)
+        fan_in, fan_out = math.prod(shape[:3]), kernel_size**2 * out_channels
+        match init:
+            case "torch":
+                kernel = _torch_uniform(key, shape, fan_in, param_dtype)
+            case "xavier":
+                kernel = _xavier_uniform(key, shape, fan_in + fan_out, param_dtype)
+            case "fan_in" | "fan_in_zero_bias":
+                kernel = _he_normal(key, shape, fan_in, param_dtype)
+            case _:
+                kernel = _he_normal(key, shape, fan_out, param_dtype)
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.data(None)
         if bias:
+            draw = _zeros if init == "xavier" else _torch_uniform
             bias_key = jax.random.fold_in(key, 1)
-            self.bias = nnx.data(
-                nnx.Param(_torch_uniform(bias_key, shape[3:], fan_in, param_dtype))
-            )
+            self.bias = nnx.data(nnx.Param(draw(bias_key, shape[3:], fan_in, param_dtype)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, C_in) to (N, ceil(H / stride), ceil(W / stride), C_out), in ``dtype``."""
@@ -256,7 +260,11 @@ class Layers:
         init: ``"fan_out"``: convolutions N(0, 2 / (k k C_out)) (He 2015b), linear layers as
             PyTorch's default, U(-1/sqrt(in), 1/sqrt(in)); ``"fan_out_zero_bias"``: the same with
             linear bias 0; ``"fan_in"``: convolution and linear kernels N(0, 2 / fan_in);
-            ``"torch"``: PyTorch's defaults everywhere. Batch norm starts at scale 1 and bias 0.
+            ``"fan_in_zero_bias"``: convolutions N(0, 2 / fan_in), linear layers as PyTorch's
+            default with bias 0 (torchvision's DenseNet); ``"xavier"``: convolutions U(-a, a) with
+            a = sqrt(12 / (fan_in + fan_out)) and bias 0, linear layers as PyTorch's default
+            (meliketoy); ``"torch"``: PyTorch's defaults everywhere. Batch norm starts at scale 1
+            and bias 0.
         rngs: streams ``params`` and, with dropout, ``dropout``.
         dtype: compute dtype.
         param_dtype: dtype of the parameters.
@@ -287,13 +295,17 @@ class Layers:
             **options,
         )
 
-    def norm(self, features: int) -> BatchNorm:
-        """A ``BatchNorm``."""
-        return BatchNorm(features, dtype=self.dtype, param_dtype=self.param_dtype)
+    def norm(self, features: int, **options: Any) -> BatchNorm:
+        """A ``BatchNorm``; options are its ``epsilon`` and ``momentum``."""
+        return BatchNorm(features, dtype=self.dtype, param_dtype=self.param_dtype, **options)
 
     def dropout(self, rate: float) -> nnx.Dropout | None:
         """A dropout layer with a random stream of its own, or None where the rate is 0."""
         return nnx.data(nnx.Dropout(rate, rngs=self.rngs) if rate else None)
+
+    def classifier(self, in_features: int, num_classes: int) -> nnx.Linear | None:
+        """The linear layer that ends a network, or None where ``num_classes`` is 0."""
+        return nnx.data(self.linear(in_features, num_classes) if num_classes else None)
 
     def linear(self, in_features: int, out_features: int) -> nnx.Linear:
         """A linear layer with ``kernel`` (in, out) and ``bias`` (out,)."""
@@ -306,7 +318,7 @@ class Layers:
             in_features,
             out_features,
             kernel_init=initializer(_he_normal if self.init == "fan_in" else _torch_uniform),
-            bias_init=initializer(_zeros if self.init == "fan_out_zero_bias" else _torch_uniform),
+            bias_init=initializer(_zeros if self.init in ZERO_BIAS else _torch_uniform),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -392,6 +404,11 @@ def _he_normal(key: jax.Array, shape: tuple[int, ...], fan: int, dtype: Any) -> 
 
 def _torch_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
     return _draw(_uniform_block, key, shape, 1 / math.sqrt(fan_in), dtype)
+
+
+def _xavier_uniform(key: jax.Array, shape: tuple[int, ...], fans: int, dtype: Any) -> jax.Array:
+    """Glorot & Bengio 2010 with the gain for ReLU, sqrt(2)."""
+    return _draw(_uniform_block, key, shape, math.sqrt(2 * 6 / fans), dtype)
 
 
 def _zeros(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:

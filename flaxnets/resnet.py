@@ -37,13 +37,16 @@ class ResNetConfig:
         stem: "imagenet" (7x7 convolution of stride 2, then 3x3 max-pooling) or "cifar" (3x3
             convolution).
         stem_width: channels of the stem.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; 0 leaves it out, and the network ends with
+            ``pre_logits``.
         shortcut: what stands where a block changes the shape (``flaxnets.shortcuts``).
         project: where that is: "on_change" of the shape; "first_of_stage" also where the first
             block of the first stage keeps the shape (old pytorch-book); "every_block" (option C of
             He 2015).
         conv_bias: biases on the convolutions (KellerJordan).
         bottleneck_width: factor on the inner width of a bottleneck (2 in WRN-50-2).
+        groups: of a bottleneck's 3x3 convolution, each as wide as ``bottleneck_width`` makes it: 32
+            with width 4/64 are ResNeXt-50 32x4d (Xie et al. 2017, arXiv:1611.05431).
         dropout: rate of dropout after bn2, before the addition, in the first block of each stage
             (KellerJordan).
         init: initialisation (``flaxnets.layers.Layers``).
@@ -59,6 +62,7 @@ class ResNetConfig:
     project: Project = "on_change"
     conv_bias: bool = False
     bottleneck_width: float = 1.0
+    groups: int = 1
     dropout: float = 0.0
     init: Init = "fan_out"
 
@@ -72,8 +76,9 @@ class ResNetConfig:
             stage_sizes=self.stage_sizes,
             widths=self.widths,
             stem_width=self.stem_width,
-            num_classes=self.num_classes,
+            groups=self.groups,
         )
+        rules.require_classes(self.num_classes)
         rules.require(
             len(self.stage_sizes) == len(self.widths),
             f"stage_sizes={self.stage_sizes} and widths={self.widths} must name as many stages",
@@ -88,6 +93,11 @@ class ResNetConfig:
             and self.bottleneck_width * min(self.widths) >= 1,
             f"bottleneck_width={self.bottleneck_width!r} leaves no channel of {min(self.widths)}",
         )
+        rules.require(
+            self.block == "bottleneck" or self.groups == 1,
+            f"groups={self.groups} needs block='bottleneck'; "
+            "the convolutions of basic blocks have one group",
+        )
         rules.require_rate("dropout", self.dropout)
         channels = (self.stem_width, *(width * self.expansion for width in self.widths))
         rules.require(
@@ -101,20 +111,27 @@ class ResNetConfig:
         """Output channels of a block over the width of its stage."""
         return 4 if self.block == "bottleneck" else 1
 
+    def inner_width(self, width: int) -> int:
+        """Channels of a bottleneck's 3x3 convolution in a stage of that width."""
+        return int(width * self.bottleneck_width) * self.groups
 
-def cifar_resnet(depth: int, *, num_classes: int = 10, **options: object) -> ResNetConfig:
-    """The thin CIFAR form (He 2015, section 4.2): depth 6n+2, three stages of 16, 32 and 64
-    channels.
+
+def cifar_resnet(
+    depth: int, *, block: Block = "basic", num_classes: int = 10, **options: object
+) -> ResNetConfig:
+    """The thin CIFAR form (He 2015, section 4.2): three stages of 16, 32 and 64 channels, or of 64,
+    128 and 256 with bottlenecks (He 2016).
 
     Options are further ``ResNetConfig`` fields; by default zero-padded shortcuts (option A) as
     akamaster pads, with his initialisation.
 
     Raises:
-        ValueError: the depth is not 6n+2.
+        ValueError: the depth is not 6n+2, or 9n+2 with bottlenecks.
     """
-    n = rules.blocks_per_stage("CIFAR ResNet", depth, 6, 2)
+    n = rules.blocks_per_stage("CIFAR ResNet", depth, 9 if block == "bottleneck" else 6, 2)
     defaults = {"shortcut": "zero_pad_both", "init": "fan_in"}
     return ResNetConfig(
+        block=block,
         stage_sizes=(n, n, n),
         widths=(16, 32, 64),
         stem="cifar",
@@ -147,18 +164,18 @@ class ResidualBlock(nnx.Module):
     ) -> None:
         out_channels = width * config.expansion
         if config.block == "basic":
-            plan = [(in_channels, width, 3, stride), (width, width, 3, 1)]
+            plan = [(in_channels, width, 3, stride, 1), (width, width, 3, 1, 1)]
         else:
-            inner = int(width * config.bottleneck_width)
+            inner = config.inner_width(width)
             plan = [
-                (in_channels, inner, 1, 1),
-                (inner, inner, 3, stride),
-                (inner, out_channels, 1, 1),
+                (in_channels, inner, 1, 1, 1),
+                (inner, inner, 3, stride, config.groups),
+                (inner, out_channels, 1, 1, 1),
             ]
         self.depth = len(plan)
-        for index, (channels, features, kernel_size, step) in enumerate(plan, start=1):
+        for index, (channels, features, kernel_size, step, groups) in enumerate(plan, start=1):
             convolution = layers.conv(
-                channels, features, kernel_size, stride=step, bias=config.conv_bias
+                channels, features, kernel_size, stride=step, groups=groups, bias=config.conv_bias
             )
             setattr(self, f"conv{index}", convolution)
             setattr(self, f"bn{index}", layers.norm(features))
@@ -218,7 +235,7 @@ class ResNet(nnx.Module):
                 )
                 channels = width * config.expansion
             setattr(self, f"layer{stage}", Sequential(made))
-        self.fc = layers.linear(channels, config.num_classes)
+        self.fc = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """Every stage's output by name, in order: stem, stage1, ..., pre_logits, logits.
@@ -227,8 +244,8 @@ class ResNet(nnx.Module):
             x: (N, H, W, 3), normalised.
 
         Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and ``logits``
-            (N, num_classes).
+            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and, with a classifier,
+            ``logits`` (N, num_classes).
         """
         check_images(x)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
@@ -239,13 +256,15 @@ class ResNet(nnx.Module):
             x = getattr(self, f"layer{stage}")(x)
             outputs[f"stage{stage}"] = x
         outputs["pre_logits"] = global_avg_pool(x)
-        outputs["logits"] = self.fc(outputs["pre_logits"])
+        if self.fc is not None:
+            outputs["logits"] = self.fc(outputs["pre_logits"])
         return outputs
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes).
+        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
 
         Raises:
             ValueError: ``x`` is not a floating-point NHWC batch.
         """
-        return self.features(x)["logits"]
+        outputs = self.features(x)
+        return outputs.get("logits", outputs["pre_logits"])

@@ -31,6 +31,15 @@ def require_positive(**fields: int | tuple[int, ...]) -> None:
         )
 
 
+def require_classes(num_classes: int) -> None:
+    """Raise ``ValueError`` unless ``num_classes`` is a whole number, 0 or more."""
+    require(
+        type(num_classes) is int and num_classes >= 0,
+        f"num_classes={num_classes!r} must be a positive whole number, "
+        "or 0 for a network without classifier",
+    )
+
+
 def require_rate(field: str, rate: float) -> None:
     """Raise ``ValueError`` unless ``rate`` is a dropout probability in [0, 1)."""
     require(
