@@ -6,7 +6,10 @@
 """
 
 from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet
+from flaxnets.layout import torch_name
+from flaxnets.matching import CheckpointError
 from flaxnets.preact_resnet import PreActResNet, PreActResNetConfig, cifar_preact_resnet
+from flaxnets.published import NetworkInfo, info
 from flaxnets.registry import (
     build,
     canonical_name,
@@ -17,13 +20,20 @@ from flaxnets.registry import (
     published_parameters,
 )
 from flaxnets.resnet import ResNet, ResNetConfig, cifar_resnet
-from flaxnets.torch_bridge import CheckpointError, load_torch, to_torch, torch_name
+from flaxnets.torch_bridge import (
+    load_torch,
+    momentum_from_torch,
+    momentum_to_torch,
+    save_torch,
+    to_torch,
+)
 from flaxnets.wide_resnet import WideResNet, WideResNetConfig
 
 __all__ = [
     "CheckpointError",
     "DenseNet",
     "DenseNetConfig",
+    "NetworkInfo",
     "PreActResNet",
     "PreActResNetConfig",
     "ResNet",
@@ -38,9 +48,13 @@ __all__ = [
     "count_parameters",
     "create",
     "get_config",
+    "info",
     "list_models",
     "load_torch",
+    "momentum_from_torch",
+    "momentum_to_torch",
     "published_parameters",
+    "save_torch",
     "to_torch",
     "torch_name",
 ]

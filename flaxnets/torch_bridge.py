@@ -1,16 +1,15 @@
-"""Weights between PyTorch and Flax: ``load_torch`` and ``to_torch``.
+"""Weights between PyTorch and Flax: ``load_torch``, ``to_torch`` and ``save_torch``.
 
-A variable's path and its PyTorch key differ only in the leaf; kernels are transposed. The map is a
-bijection: every key of a state dict is used exactly once, in both directions, or the call fails and
-    lists what does not fit.
+Every key of a state dict is used exactly once, in both directions, or the call fails and lists what
+does not fit. Names are translated by ``flaxnets.dialects``; kernels are transposed.
 """
 
-import functools
-import importlib
+import dataclasses
+import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,228 +18,349 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import registry
+from flaxnets.checkpoint_files import StateDict, read_state_dict, write_state_dict
+from flaxnets.dialects import BATCHES_TRACKED, OWN, Dialect
+from flaxnets.layout import FROM_TORCH_AXES, TO_TORCH_AXES, VARIABLES, Entry, Path, layout
+from flaxnets.matching import CheckpointError, Match, find_dialects, match
 
-StateDict = Mapping[str, Any]  # PyTorch key -> torch tensor or NumPy array
-Path_ = tuple[str, ...]
-
-LEAF_NAMES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-    "num_batches_tracked": "num_batches_tracked",
-}
-VARIABLES = (nnx.Param, nnx.BatchStat)
-OPTIONAL_LEAF = "num_batches_tracked"  # absent from state dicts saved before PyTorch 0.4.1
-
-
-class CheckpointError(ValueError):
-    """A state dict that is not one of the network it was loaded into."""
-
-
-class Entry(NamedTuple):
-    """One variable of a network.
-
-    Attributes:
-        path: in the Flax module.
-        key: in PyTorch's state dict.
-        shape: in PyTorch's layout.
-    """
-
-    path: Path_
-    key: str
-    shape: tuple[int, ...]
-
-
-def torch_name(path: tuple[Any, ...]) -> str:
-    """PyTorch's dotted name of a variable's or a module's path.
-
-    ``("layer1", "0", "conv1", "kernel")`` is ``"layer1.0.conv1.weight"``.
-    """
-    *parents, leaf = [str(name) for name in path]
-    return ".".join([*parents, LEAF_NAMES.get(leaf, leaf)])
-
-
-@functools.cache
-def layout(config: registry.Config) -> tuple[Entry, ...]:
-    """Every variable of the network in PyTorch's key order; nothing is allocated."""
-    entries: list[Entry] = []
-
-    def walk(module: nnx.Module, prefix: Path_) -> None:
-        for name, child in vars(module).items():
-            path = (*prefix, name)
-            if isinstance(child, nnx.Param | nnx.BatchStat):
-                order = TO_TORCH_AXES.get(child.ndim, range(child.ndim))
-                shape = tuple(child.shape[axis] for axis in order)
-                entries.append(Entry(path, torch_name(path), shape))
-            elif isinstance(child, nnx.Module) and not isinstance(child, nnx.Dropout):
-                walk(child, path)
-
-    def build() -> nnx.Module:
-        model = registry.build(config, rngs=nnx.Rngs(0))
-        walk(model, ())  # here, where attributes still stand in the order of definition
-        return model
-
-    nnx.eval_shape(build)
-    return tuple(entries)
-
-
-# Axes of a kernel in Flax's order, as PyTorch orders them: HWIO to OIHW and (in, out) to (out, in).
-TO_TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
-FROM_TORCH_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
+CLASSIFIERS = ("fc", "classifier")
 
 
 def load_torch(
     source: StateDict | str | os.PathLike[str],
-    arch: str,
+    arch: str | None = None,
     *,
+    dialect: str | None = None,
+    head: Literal["keep", "new"] = "keep",
     rngs: nnx.Rngs | None = None,
     dtype: Dtype = jnp.float32,
-    param_dtype: Dtype = jnp.float32,
-    **overrides: object,
+    param_dtype: Dtype | None = jnp.float32,
+    **options: Any,
 ) -> registry.Model:
-    """A named network with the weights of its PyTorch twin.
+    """The network that a PyTorch checkpoint is of, with its weights.
 
     Args:
         source: a state dict (torch tensors or NumPy arrays), or the path of a ``.pth``, ``.pt``,
             ``.th`` (needs torch; read with ``weights_only=True``, so nothing in the file is
-            executed) or ``.safetensors`` file.
-        arch: one of ``list_models()`` or a family alias.
-        rngs: the ``dropout`` stream, for networks with dropout; by default ``nnx.Rngs(0)``.
+            executed) or ``.safetensors`` file (needs no torch). Wrappings such as
+            ``{"state_dict": ...}`` and prefixes such as "module." are peeled.
+        arch: one of ``list_models()`` or a family alias; by default recognised from keys and
+            shapes.
+        dialect: the code base that the keys' names are from (``flaxnets.dialects``); by default
+            recognised.
+        head: "new" keeps all but the classifier, which is newly initialised for ``num_classes``.
+        rngs: the ``params`` stream for a new classifier and the ``dropout`` stream; by default
+            ``nnx.Rngs(0)``.
         dtype: compute dtype.
-        param_dtype: dtype of the parameters.
-        overrides: fields of the network's config, such as ``num_classes``.
+        param_dtype: dtype of the parameters; None keeps the checkpoint's. Batch statistics are
+            float32 or wider.
+        options: fields of the network's config, such as ``num_classes`` or ``dropout``. Those that
+            leave no trace in a checkpoint are never guessed.
 
     Returns:
         The model, in training mode like every new one.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape (all are listed), or the
-            file holds no state dict.
+        CheckpointError: the file can't be read, its keys or shapes don't fit (all are listed), or
+            they leave open which of several networks it is (the candidates are named).
         FileNotFoundError: there is no such file.
-        ValueError: unknown network or option.
+        ValueError: unknown network, dialect or option.
     """
-    config = registry.get_config(arch, **overrides)
-    state_dict = source if isinstance(source, Mapping) else read_state_dict(source)
-    entries = layout(config)
-    _check(entries, state_dict, arch)
+    if head not in ("keep", "new"):
+        raise ValueError(f"head={head!r} is not one of keep, new")
+    arrays = read_state_dict(source)
+    shapes = {key: array.shape for key, array in arrays.items()}
+    if head == "new":
+        found = _match_body(shapes, arch, dialect, options)
+    else:
+        found = match(shapes, arch=arch, dialect=dialect, options=options)
+    values = {found.dialect.from_upstream(key) or key: array for key, array in arrays.items()}
+    _warn_of_values(found.dialect, values)
+    if param_dtype is None:
+        param_dtype = next(iter(values.values())).dtype
+    given = None
+    if head == "new":
+        given = {key: value for key, value in values.items() if not _of_classifier(key)}
+        _say_new_head(values, found.config)
+    return _build(found.config, given or values, rngs, dtype, param_dtype)
 
-    def build(key: jax.Array) -> registry.Model:
-        return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
-    key = jax.random.key(0) if rngs is None else rngs.dropout()
-    graphdef, *states = nnx.split(nnx.eval_shape(build, key), VARIABLES, nnx.RngState)
+def _match_body(
+    shapes: Mapping[str, tuple[int, ...]],
+    arch: str | None,
+    dialect: str | None,
+    options: Mapping[str, Any],
+) -> Match:
+    """The match of all but the classifier; its config has the classes of ``options``."""
+    options = dict(options)
+    wanted = options.pop("num_classes", None)
+    if wanted is None and arch is None:
+        raise ValueError('head="new" needs num_classes, for how many classes it is to be')
+    if arch is not None:
+        default = registry.get_config(arch, **options).num_classes
+        wanted = default if wanted is None else wanted
+        present = _classes(shapes, arch, dialect)
+        options["num_classes"] = default if present is None else present
+    found = match(shapes, arch=arch, dialect=dialect, options=options)
+    config = dataclasses.replace(found.config, num_classes=wanted)
+    return dataclasses.replace(found, config=config)
+
+
+def _classes(shapes: Mapping[str, tuple[int, ...]], arch: str, dialect: str | None) -> int | None:
+    """How many classes a checkpoint's classifier has; None if none is found."""
+    family = type(registry.get_config(arch))
+    for each in find_dialects(dialect):
+        if each.family is family:
+            for key, shape in shapes.items():
+                if _of_classifier(each.from_upstream(key) or "") and key.endswith("weight"):
+                    return shape[0]
+    return None
+
+
+def _of_classifier(key: str) -> bool:
+    return key.partition(".")[0] in CLASSIFIERS
+
+
+def _say_new_head(values: Mapping[str, np.ndarray], config: registry.Config) -> None:
+    old = [value.shape[0] for key, value in values.items() if _of_classifier(key)]
+    was = (
+        f"the checkpoint's classifier of {old[0]} classes was left out" if old else "no classifier"
+    )
+    warnings.warn(f"{was}; a new one for {config.num_classes} classes is initialised", stacklevel=3)
+
+
+def _warn_of_values(dialect: Dialect, values: Mapping[str, np.ndarray]) -> None:
+    bad = [
+        dialect.to_upstream(key)
+        for key, value in values.items()
+        if value.dtype.kind != "i" and not np.isfinite(value).all()
+    ]
+    if bad:
+        warnings.warn(
+            f"{len(bad)} tensors of the checkpoint hold NaN or infinite values, the first of them "
+            f"{bad[0]}",
+            stacklevel=3,
+        )
+
+
+def _build(
+    config: registry.Config,
+    values: Mapping[str, np.ndarray],
+    rngs: nnx.Rngs | None,
+    dtype: Dtype,
+    param_dtype: Dtype,
+) -> registry.Model:
+    """The network with these values, by this package's key; what is not given is initialised."""
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+
+    def build(params: jax.Array, dropout: jax.Array) -> registry.Model:
+        streams = nnx.Rngs(params=params, dropout=dropout)
+        return registry.build(config, rngs=streams, dtype=dtype, param_dtype=param_dtype)
+
+    keys = rngs.params(), rngs.dropout()
+    graphdef, *states = nnx.split(nnx.eval_shape(build, *keys), VARIABLES, nnx.RngState)
     wanted, random_state = states
-    if jax.tree.leaves(random_state):
-        random_state = jax.jit(lambda key: nnx.state(build(key), nnx.RngState))(key)
     flat = nnx.to_flat_state(wanted)
     variables = dict(zip(flat.paths, flat.leaves, strict=True))
-    for entry in entries:
+    missing = []
+    for entry in layout(config):
         variable = variables[entry.path]
-        value = state_dict.get(entry.key, 0)  # only num_batches_tracked may be absent
-        variable.set_value(jnp.asarray(_from_torch(_to_numpy(value)), variable.dtype))
+        if entry.key in values or entry.key.endswith(BATCHES_TRACKED):
+            value = values.get(entry.key, np.zeros((), np.int64))
+            axes = FROM_TORCH_AXES.get(value.ndim, range(value.ndim))
+            # A copy: the array may lie in memory that the caller, or a mapped file, can change.
+            variable.set_value(jnp.array(value.transpose(axes), variable.dtype))
+        else:
+            missing.append(entry.path)
+    if missing or jax.tree.leaves(random_state):
+        states = _initial(build, keys, missing)
+        random_state = states[1]
+        for path, value in states[0].items():
+            variables[path].set_value(value)
     return nnx.merge(graphdef, nnx.from_flat_state(variables.items()), random_state)
 
 
-def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
-    """What the PyTorch twin's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
+def _initial(
+    build: Callable[..., nnx.Module], keys: tuple[jax.Array, ...], paths: list[Path]
+) -> tuple[dict[Path, jax.Array], nnx.State]:
+    """Initial values of some variables, and the random state; the others are never computed."""
 
-    Keys come in PyTorch's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64 and
-    bfloat16, which NumPy lacks, as float32.
-    Turn it into tensors with ``{key: torch.from_numpy(value) for key, value in
-    to_torch(model).items()}``.
+    @jax.jit
+    def initial(*keys: jax.Array) -> tuple[list[jax.Array], nnx.State]:
+        model = build(*keys)
+        flat = nnx.to_flat_state(nnx.state(model, VARIABLES))
+        values = dict(zip(flat.paths, flat.leaves, strict=True))
+        return [values[path][...] for path in paths], nnx.state(model, nnx.RngState)
+
+    values, random_state = initial(*keys)
+    return dict(zip(paths, values, strict=True)), random_state
+
+
+def to_torch(model: nnx.Module, dialect: str = OWN) -> dict[str, np.ndarray]:
+    """What upstream's ``load_state_dict(strict=True)`` takes, as NumPy arrays.
+
+    Keys come in the network's order, kernels in PyTorch's layout, ``num_batches_tracked`` as int64.
+    bfloat16 parameters become float32, since NumPy and ``torch.from_numpy`` have no bfloat16;
+    ``save_torch`` keeps them. Turn it into tensors with ``{key: torch.from_numpy(value) for key,
+    value in to_torch(model).items()}``.
+
+    Args:
+        model: a network of this package.
+        dialect: whose names the keys get; by default those of this package's PyTorch twins, which
+            are torchvision's (for a DenseNet without "features.").
 
     Raises:
         TypeError: the model is not one of this package's networks.
+        ValueError: there is no such dialect for its family, or that code computes something else.
     """
-    config = getattr(model, "config", None)
-    if not isinstance(config, registry.Config):
-        raise TypeError(f"to_torch takes a network of flaxnets, got {type(model).__name__}")
-    flat = nnx.to_flat_state(nnx.state(model, VARIABLES))
-    values = dict(zip(flat.paths, flat.leaves, strict=True))
-    result = {}
-    for entry in layout(config):
-        value = np.asarray(values[entry.path])
-        value = value.transpose(TO_TORCH_AXES.get(value.ndim, range(value.ndim)))
-        other = {np.dtype(np.int32): np.int64, np.dtype(jnp.bfloat16): np.float32}
-        result[entry.key] = np.array(value, other.get(value.dtype, value.dtype), order="C")
-    return result
+    arrays = _upstream_arrays(model, dialect)
+    widened = {np.dtype(jnp.bfloat16): np.float32}
+    return {
+        key: array.astype(widened.get(array.dtype, array.dtype)) for key, array in arrays.items()
+    }
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> StateDict:
-    """Read a ``.safetensors`` file, or a file of ``torch.save`` with ``weights_only=True``.
+def save_torch(model: nnx.Module, path: str | os.PathLike[str], dialect: str = OWN) -> None:
+    """Write a network's weights for PyTorch; the file appears whole or not at all.
+
+    Args:
+        model: a network of this package.
+        path: ends in ".safetensors" (which notes the network's config in its header) or in ".pth",
+            ".pt" or ".th" (which needs torch).
+        dialect: as in ``to_torch``.
 
     Raises:
-        CheckpointError: the file can't be read, or holds something else than a state dict.
-        FileNotFoundError: there is no such file.
-        ImportError: the package that reads it is not installed.
+        TypeError: the model is not one of this package's networks.
+        ValueError: as in ``to_torch``, or another suffix.
+        FileNotFoundError: there is no such folder.
+        ImportError: the package that writes the file is not installed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint file at {path}")
-    if path.suffix == ".safetensors":
-        load = _import("safetensors.numpy", "safetensors", path).load_file
-    else:
-        torch = _import("torch", "torch", path)
-        load = functools.partial(torch.load, map_location="cpu", weights_only=True)
+    arrays = _upstream_arrays(model, dialect)
+    config = _config(model)
+    described = {"family": type(config).__name__, **dataclasses.asdict(config)}
+    write_state_dict(arrays, path, metadata={"flaxnets": json.dumps(described)})
+
+
+def momentum_to_torch(model: nnx.Module, momentum: nnx.State) -> dict[str, Any]:
+    """SGD's momentum as the ``state_dict`` of a ``torch.optim.SGD`` over ``module.parameters()``.
+
+    Args:
+        model: the network that is trained.
+        momentum: a buffer for every parameter, as ``nnx.state(model, nnx.Param)``: optax's
+            ``trace``.
+
+    Returns:
+        ``{"state": {index: {"momentum_buffer": array}}, "param_groups": [{"params": [...]}]}``; the
+        group's rates are left to the optimizer that it is loaded into. In every dialect parameters
+        have the same order.
+    """
+    values = _by_path(momentum)
+    entries = _parameters(model)
+    buffers = {
+        index: {"momentum_buffer": _to_torch_layout(values[entry.path])}
+        for index, entry in enumerate(entries)
+    }
+    return {"state": buffers, "param_groups": [{"params": list(range(len(entries)))}]}
+
+
+def momentum_from_torch(model: nnx.Module, optimizer: Mapping[str, Any]) -> nnx.State:
+    """The momentum buffers of a ``torch.optim.SGD``, in the structure of the network's parameters.
+
+    Args:
+        model: the network that is trained.
+        optimizer: ``optimizer.state_dict()`` of one over all of the PyTorch module's parameters.
+
+    Returns:
+        As ``nnx.state(model, nnx.Param)``; put it into an optax state with
+        ``optax.tree.set(opt_state, trace=...)``.
+
+    Raises:
+        CheckpointError: it has other parameters, or no momentum.
+    """
+    entries = _parameters(model)
     try:
-        content = load(path)
-    except Exception as error:  # whatever the reader below raises, the person needs one message
+        order = [index for group in optimizer["param_groups"] for index in group["params"]]
+        buffers = [optimizer["state"][index]["momentum_buffer"] for index in order]
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} could not be read as a state dict ({type(error).__name__}). It may be cut "
-            "short, be another kind of file, or hold a pickled module instead of tensors; in that "
-            "case load it where its code is trusted and save model.state_dict()"
+            "this is no state_dict of a torch.optim.SGD with momentum that has made a step"
         ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return content
-
-
-def _import(module: str, package: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        other = (
-            "; or convert it to .safetensors, which needs no torch" if package == "torch" else ""
+    arrays = read_state_dict({str(index): value for index, value in enumerate(buffers)})
+    found = [array.shape for array in arrays.values()]
+    expected = [entry.shape for entry in entries]
+    if found != expected:
+        different = sum(a != b for a, b in zip(found, expected, strict=False))
+        raise CheckpointError(
+            f"the optimizer has {len(found)} momentum buffers, the network {len(expected)} "
+            f"parameters, and {different} are of another shape"
         )
-        raise ImportError(
-            f"reading {path} needs {package}: pip install {package}{other}"
-        ) from error
+    state = nnx.state(model, nnx.Param)
+    flat = nnx.to_flat_state(state)
+    variables = dict(zip(flat.paths, flat.leaves, strict=True))
+    for entry, array in zip(entries, arrays.values(), strict=True):
+        variable = variables[entry.path]
+        axes = FROM_TORCH_AXES.get(array.ndim, range(array.ndim))
+        variables[entry.path] = variable.replace(jnp.array(array.transpose(axes), variable.dtype))
+    return nnx.from_flat_state(variables.items())
 
 
-def _check(entries: tuple[Entry, ...], state_dict: StateDict, arch: str) -> None:
-    """Raise one ``CheckpointError`` that lists every key that does not fit."""
-    expected = {entry.key: entry.shape for entry in entries}
-    missing = [
-        f"{key} {shape}"
-        for key, shape in expected.items()
-        if key not in state_dict and not key.endswith(OPTIONAL_LEAF)
-    ]
-    unexpected = [key for key in state_dict if key not in expected]
-    wrong = [
-        f"{key} {tuple(np.shape(state_dict[key]))} instead of {shape}"
-        for key, shape in expected.items()
-        if key in state_dict and tuple(np.shape(state_dict[key])) != shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-    if any(problems.values()):
-        lists = "".join(
-            f"\n{len(keys)} {kind}:" + "".join(f"\n  {key}" for key in keys)
-            for kind, keys in problems.items()
-            if keys
+def _upstream_arrays(model: nnx.Module, name: str) -> dict[str, np.ndarray]:
+    config = _config(model)
+    dialect = dialect_for(config, name)
+    values = _by_path(nnx.state(model, VARIABLES))
+    return {
+        dialect.to_upstream(entry.key): _to_torch_layout(values[entry.path])
+        for entry in layout(config)
+        if dialect.counts_batches or not entry.key.endswith(BATCHES_TRACKED)
+    }
+
+
+def dialect_for(config: registry.Config, name: str) -> Dialect:
+    """The dialect of that name in which a network can be written.
+
+    Raises:
+        ValueError: there is none for its family, or that code computes something else.
+    """
+    dialects = [each for each in find_dialects(name) if isinstance(config, each.family)]
+    family = type(config).__name__.removesuffix("Config")
+    if not dialects:
+        others = [each.name for each in find_dialects(None) if isinstance(config, each.family)]
+        raise ValueError(
+            f"{name} has no {family}; its dialects are {', '.join(dict.fromkeys(others))}"
         )
-        raise CheckpointError(f"these are not the weights of {arch}:{lists}")
+    differences = [(each.contradictions(config), each) for each in dialects]
+    wrong, dialect = min(differences, key=lambda pair: len(pair[0]))
+    if wrong:
+        settings = "; ".join(
+            f"{field} is {value!r} there and {getattr(config, field)!r} here"
+            for field, value in wrong.items()
+        )
+        raise ValueError(f"{dialect.source} computes something else than this network: {settings}")
+    return dialect
 
 
-def _to_numpy(value: Any) -> np.ndarray:
-    """A torch tensor or an array as a NumPy array; bfloat16, which NumPy lacks, as float32."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-        return value.numpy()
-    return np.asarray(value)
+def _config(model: nnx.Module) -> registry.Config:
+    config = getattr(model, "config", None)
+    if not isinstance(config, registry.Config):
+        raise TypeError(f"this takes a network of flaxnets, got {type(model).__name__}")
+    return config
 
 
-def _from_torch(value: np.ndarray) -> np.ndarray:
-    return value.transpose(FROM_TORCH_AXES.get(value.ndim, range(value.ndim)))
+def _parameters(model: nnx.Module) -> list[Entry]:
+    """The entries of the trainable parameters, in PyTorch's order."""
+    paths = set(nnx.to_flat_state(nnx.state(model, nnx.Param)).paths)
+    return [entry for entry in layout(_config(model)) if entry.path in paths]
+
+
+def _by_path(state: nnx.State) -> dict[Path, Any]:
+    flat = nnx.to_flat_state(state)
+    return {
+        path: leaf[...] if isinstance(leaf, nnx.Variable) else leaf
+        for path, leaf in zip(flat.paths, flat.leaves, strict=True)
+    }
+
+
+def _to_torch_layout(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    array = array.transpose(TO_TORCH_AXES.get(array.ndim, range(array.ndim)))
+    return np.array(array, np.int64 if array.dtype == np.int32 else array.dtype, order="C")
