@@ -234,7 +234,8 @@ def upstream_shapes(dialect: Dialect, config: Config) -> dict[str, tuple[int, ..
 
 
 def _problems(found: Match) -> int:
-    return found.problems
+    # A key that is no classifier's in some dialect must not pass for a network without one.
+    return found.problems + (3 if found.problems and not found.config.num_classes else 0)
 
 
 def _closest(found: Match) -> str:
@@ -243,15 +244,19 @@ def _closest(found: Match) -> str:
     return f"{network} in the names of {found.dialect.source}"
 
 
-def _named(config: Config, ignored: Iterable[str] = ("init",)) -> list[str]:
-    """Named networks with this config, but for some fields."""
-    fields = [field.name for field in dataclasses.fields(config) if field.name not in ignored]
-    return [
-        name
-        for name, network in registry.NETWORKS.items()
-        if isinstance(network.config, type(config))
-        and all(getattr(network.config, field) == getattr(config, field) for field in fields)
-    ]
+def _named(config: Config, undecided: Mapping[str, tuple[Any, ...]] | None = None) -> list[str]:
+    """Named networks with this config, if what is undecided is decided as they have it."""
+    undecided = undecided or {}
+
+    def agrees(other: Config) -> bool:
+        return isinstance(other, type(config)) and all(
+            getattr(other, field) in (undecided[field] or (getattr(other, field),))
+            if field in undecided
+            else getattr(other, field) == getattr(config, field)
+            for field in field_names(type(config)) - {"init"}
+        )
+
+    return [name for name, network in registry.NETWORKS.items() if agrees(network.config)]
 
 
 def _function(config: Config) -> Config:
@@ -285,7 +290,7 @@ def _undecided_message(fitting: list[Match]) -> str:
         for field, values in each.undecided.items():
             choices = " or ".join(map(repr, values)) if values else "any rate from 0 up to 1"
             lines.append(f"    {field}: {choices}")
-        names |= dict.fromkeys(_named(each.config, ignored=("init", *each.undecided)))
+        names |= dict.fromkeys(_named(each.config, each.undecided))
     ways = ["arch=" + " or ".join(map(repr, names))] if names else []
     assumed = dict.fromkeys(each.dialect.name for each in fitting if each.dialect.assumed)
     ways.extend(f"dialect={name!r} if the file comes from that code" for name in assumed)
