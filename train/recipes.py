@@ -1,103 +1,22 @@
-"""Published training recipes as data, and the full configuration of a run made from one.
+"""The recipe of a network on a data set, and the full configuration of a run made from one.
 
-The numbers are the papers' or, where these leave a choice open, those of PyTorch code with
-published results. All recipes are SGD with momentum that decays every parameter.
+The published recipes for CIFAR are data of ``flaxnets``; those for the digits are here.
 """
 
 import dataclasses
 from typing import Any
 
 import flaxnets
+from flaxnets.published import cifar_recipe
+from flaxnets.published_recipes import Recipe
 from train.schedule import SCHEDULES, Schedule
 from train.schedule import build as build_schedule
 
 DTYPES = ("float32", "bfloat16")
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a family of networks is trained on one data set.
-
-    Attributes:
-        source: where the numbers come from.
-        epochs: passes over the training pictures.
-        batch_size: pictures in an update, over all devices.
-        learning_rate: the highest rate.
-        schedule: "step", "cosine" or "constant".
-        milestones: 0-based epochs, out of ``epochs``, that begin with a multiplied rate.
-        decay_factor: what the rate is multiplied by there.
-        warmup_epochs: length of the linear warm-up.
-        momentum: of SGD.
-        nesterov: whether with Nesterov's look-ahead.
-        weight_decay: of every parameter.
-    """
-
-    source: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    nesterov: bool = False
-    momentum: float = 0.9
-    schedule: str = "step"
-    milestones: tuple[int, ...] = ()
-    decay_factor: float = 0.1
-    warmup_epochs: float = 0.0
-
-    def settings(self) -> dict[str, Any]:
-        """The fields that are also a :class:`Config`'s, but for the milestones."""
-        values = dataclasses.asdict(self)
-        del values["source"], values["milestones"]
-        return values
-
-
-CIFAR_RECIPES = {
-    "kellerjordan": Recipe(
-        "KellerJordan/ResNet-PyTorch-CIFAR10",
-        epochs=60,
-        batch_size=128,
-        learning_rate=0.1,
-        weight_decay=1e-4,
-        milestones=(50, 55),
-    ),
-    "resnet_cifar": Recipe(
-        "kuangliu/pytorch-cifar (the rate falls with every update, there once an epoch)",
-        epochs=200,
-        batch_size=128,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        schedule="cosine",
-    ),
-    "resnet": Recipe(
-        "He et al. 2015, section 4.2, in the epochs of akamaster/pytorch_resnet_cifar10",
-        epochs=200,
-        batch_size=128,
-        learning_rate=0.1,
-        weight_decay=1e-4,
-        milestones=(100, 150),
-    ),
-    "densenet": Recipe(
-        "Huang et al. 2017, section 4.2; andreasveit/densenet-pytorch",
-        epochs=300,
-        batch_size=64,
-        learning_rate=0.1,
-        weight_decay=1e-4,
-        nesterov=True,
-        milestones=(150, 225),
-    ),
-    "wrn": Recipe(
-        "Zagoruyko and Komodakis 2016, section 3",
-        epochs=200,
-        batch_size=128,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        nesterov=True,
-        milestones=(60, 120, 160),
-        decay_factor=0.2,
-    ),
-}
-
 _DIGITS = Recipe(
+    "digits",
     "chosen here for short runs on a CPU",
     epochs=8,
     batch_size=32,
@@ -108,9 +27,10 @@ _DIGITS = Recipe(
     warmup_epochs=0.5,
 )
 DIGITS_RECIPES = {
-    "resnet": _DIGITS,
-    "densenet": dataclasses.replace(_DIGITS, epochs=4, learning_rate=0.2),
-    "wrn": dataclasses.replace(_DIGITS, epochs=2),
+    "ResNet": _DIGITS,
+    "PreActResNet": _DIGITS,
+    "DenseNet": dataclasses.replace(_DIGITS, epochs=4, learning_rate=0.2),
+    "WideResNet": dataclasses.replace(_DIGITS, epochs=2),
 }
 
 
@@ -175,19 +95,14 @@ def _flag(name: str) -> str:
 
 
 def find(arch: str, dataset: str) -> Recipe:
-    """Return the recipe of a named network's family on a data set."""
-    recipes = DIGITS_RECIPES if dataset == "digits" else CIFAR_RECIPES
-    if arch.startswith("wrn"):
-        family = "wrn"
-    elif arch.startswith("densenet"):
-        family = "densenet"
-    elif arch.startswith("kellerjordan"):
-        family = "kellerjordan"
-    elif arch.endswith("_cifar"):
-        family = "resnet_cifar"
-    else:
-        family = "resnet"
-    return recipes.get(family, recipes["resnet"])
+    """Return the recipe of a named network on a data set; on the digits it is its family's.
+
+    Raises:
+        ValueError: an unknown network.
+    """
+    if dataset == "digits":
+        return DIGITS_RECIPES[flaxnets.info(arch).family]
+    return cifar_recipe(arch)
 
 
 def resolve(arch: str, dataset: str, **given: Any) -> Config:
