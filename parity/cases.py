@@ -10,6 +10,7 @@ from flaxnets.registry import Config
 
 TINY_RESNET = {"stage_sizes": (1, 2), "widths": (8, 16), "stem_width": 8}
 TINY_BOTTLENECK = {"block": "bottleneck", "stage_sizes": (2, 1), "widths": (8, 16), "stem_width": 8}
+TINY_WRN_BOTTLENECK = {"block": "bottleneck", "depth": 13, "stride_on": "conv2"}
 TINY_DENSENET = {"block_sizes": (3, 2), "growth_rate": 6, "stem_width": 12}
 
 # Name, network it starts from, what differs.
@@ -43,6 +44,17 @@ OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "resnet50_cifar",
         TINY_BOTTLENECK | {"dropout": 0.3, "conv_bias": True},
     ),
+    ("bottleneck, groups", "resnet50_cifar", TINY_BOTTLENECK | {"groups": 4}),
+    (
+        "bottleneck, narrow groups",
+        "resnet50_cifar",
+        TINY_BOTTLENECK | {"groups": 3, "bottleneck_width": 0.25, "project": "every_block"},
+    ),
+    (
+        "resnet, pytorch-book's chapter 6",
+        "pytorch_book_resnet34_ch6_v1",
+        TINY_RESNET | {"stage_sizes": (1, 1, 2), "widths": (16, 24, 24)},
+    ),
     ("bottleneck, ImageNet stem", "resnet50", TINY_BOTTLENECK | {"project": "every_block"}),
     ("densenet, plain", "densenet_40_12", TINY_DENSENET),
     ("densenet, plain, compression 0.7", "densenet_40_12", TINY_DENSENET | {"compression": 0.7}),
@@ -50,16 +62,65 @@ OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("densenet, compression 0.7", "densenet_bc_40_12", TINY_DENSENET | {"compression": 0.7}),
     ("densenet, dropout", "densenet_bc_40_12", TINY_DENSENET | {"dropout": 0.2}),
     ("densenet, plain, dropout", "densenet_40_12", TINY_DENSENET | {"dropout": 0.2}),
+    (
+        "densenet, dropout after the last convolution",
+        "densenet_bc_40_12",
+        TINY_DENSENET | {"dropout": 0.2, "dropout_after": "last_conv"},
+    ),
+    ("densenet, new maps first", "densenet_bc_40_12", TINY_DENSENET | {"concat": "new_old"}),
+    (
+        "densenet, plain, new maps first",
+        "densenet_40_12",
+        TINY_DENSENET | {"concat": "new_old", "block_sizes": (2, 2, 1)},
+    ),
+    (
+        "densenet, transitions without ReLU",
+        "densenet_bc_40_12",
+        TINY_DENSENET | {"transition_relu": False},
+    ),
     ("densenet, 16-channel stem", "densenet_bc_40_12", TINY_DENSENET | {"stem_width": 16}),
     ("densenet, ImageNet stem", "densenet_bc_40_12", TINY_DENSENET | {"stem": "imagenet"}),
     ("wrn, raw projection", "wrn_10_1", {"projection_input": "raw", "widen_factor": 2}),
     ("wrn, dropout", "wrn_10_1", {"dropout": 0.3}),
     ("wrn, early dropout", "wrn_10_1", {"dropout": 0.3, "dropout_before": "bn2"}),
-    ("wrn, bottleneck", "wrn_10_1", {"block": "bottleneck", "depth": 13, "widen_factor": 2}),
+    ("wrn, bottleneck", "wrn_10_1", TINY_WRN_BOTTLENECK | {"widen_factor": 2}),
     (
         "wrn, bottleneck, raw projection",
         "wrn_10_1",
-        {"block": "bottleneck", "depth": 13, "projection_input": "raw"},
+        TINY_WRN_BOTTLENECK | {"projection_input": "raw"},
+    ),
+    ("wrn, late stride", "wrn_10_1", {"stride_on": "conv2"}),
+    ("wrn, convolution biases", "wrn_10_1", {"conv_bias": True, "projection_input": "raw"}),
+    ("wrn, forgetful last norm", "wrn_10_1", {"final_norm_momentum": 0.1}),
+    ("wrn, meliketoy's", "meliketoy_wrn_16_8", {"depth": 10, "widen_factor": 2}),
+    *(
+        (f"preact {block}, {reads} {shortcut}", "preact_resnet110", shape | options)
+        for block, shape in (("basic", TINY_RESNET), ("bottleneck", TINY_BOTTLENECK))
+        for reads in ("raw", "activated", "activated_first")
+        for shortcut in ("projection", "zero_pad_end")
+        for options in ({"shortcut": shortcut, "shortcut_input": reads},)
+    ),
+    ("preact basic, late stride", "preact_resnet110", TINY_RESNET | {"stride_on": "conv2"}),
+    (
+        "preact bottleneck, late stride",
+        "preact_resnet110",
+        TINY_BOTTLENECK | {"stride_on": "conv2", "shortcut": "projection"},
+    ),
+    (
+        "preact basic, weiaicunzai's",
+        "weiaicunzai_preact_resnet18_cifar",
+        TINY_RESNET | {"num_classes": 10},
+    ),
+    (
+        "preact bottleneck, weiaicunzai's",
+        "weiaicunzai_preact_resnet50_cifar",
+        TINY_BOTTLENECK | {"num_classes": 10},
+    ),
+    ("preact bottleneck, kuangliu's", "preact_resnet50_cifar", TINY_BOTTLENECK),
+    (
+        "preact, norms after stem and last block",
+        "preact_resnet110",
+        TINY_RESNET | {"stem_norm": True},
     ),
     ("wrn, 64x64", "wrn_10_1", {"widen_factor": 2}),
 )
@@ -130,9 +191,10 @@ def _picture_size(config: Config) -> tuple[int, int]:
     if isinstance(config, flaxnets.WideResNetConfig):
         sizes = {factor: (24, 32) for factor in (1, 2)} | {factor: (12, 16) for factor in (3, 4)}
         return sizes.get(config.widen_factor, (8, 12))
-    if config.stem == "imagenet":
-        return 48, 64
     if isinstance(config, flaxnets.DenseNetConfig):
-        return 12, 16
+        height, width = (12, 16) if len(config.block_sizes) < 4 else (16, 24)
+        return (4 * height, 4 * width) if config.stem == "imagenet" else (height, width)
+    if isinstance(config, flaxnets.ResNetConfig) and config.stem == "imagenet":
+        return 48, 64
     thin = max(config.widths) <= 64 and sum(config.stage_sizes) <= 54
     return (24, 32) if thin else (12, 16)

@@ -27,6 +27,15 @@ def check_positive(**values: Any) -> None:
             raise ValueError(f"{field} must hold whole numbers of at least 1; got {value!r}")
 
 
+def check_classes(num_classes: int) -> None:
+    """Raise ``ValueError`` unless ``num_classes`` is an integer >= 0."""
+    if type(num_classes) is not int or num_classes < 0:
+        raise ValueError(
+            "num_classes must be a whole number of at least 1, or 0 for a network without "
+            f"classifier; got {num_classes!r}"
+        )
+
+
 def check_dropout(rate: float) -> None:
     """Raise ``ValueError`` unless ``rate``, the fraction that is zeroed, is in [0, 1)."""
     if not isinstance(rate, int | float) or not 0 <= rate < 1:

@@ -6,24 +6,40 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
-from torchref.checks import blocks_from_depth, check_choice, check_dropout, check_positive
-from torchref.initialize import Init, initialize
+from torchref.checks import (
+    blocks_from_depth,
+    check_choice,
+    check_classes,
+    check_dropout,
+    check_positive,
+)
+from torchref.initialize import Init, initialize, make_classifier
 
 Stem = Literal["cifar", "imagenet"]
+Concat = Literal["old_new", "new_old"]
+DropoutAfter = Literal["every_conv", "last_conv"]
 
 
 class DenseLayer(nn.Module):
     """norm-relu-conv3x3, or norm-relu-conv1x1-norm-relu-conv3x3 with a bottleneck of 4k channels.
 
-    Dropout follows each convolution where its rate is above 0.
+    Where its rate is above 0 dropout follows each convolution, or the last one only.
     """
 
     def __init__(
-        self, in_channels: int, growth_rate: int, *, bottleneck: bool, dropout: float
+        self,
+        in_channels: int,
+        growth_rate: int,
+        *,
+        bottleneck: bool,
+        dropout: float,
+        dropout_after: DropoutAfter,
     ) -> None:
         super().__init__()
+        between = dropout > 0 and (not bottleneck or dropout_after == "every_conv")
         self.bottleneck = bottleneck
         self.norm1 = nn.BatchNorm2d(in_channels)
         if bottleneck:
@@ -34,7 +50,7 @@ class DenseLayer(nn.Module):
             self.dropout2 = nn.Dropout(dropout) if dropout > 0 else None
         else:
             self.conv1 = nn.Conv2d(in_channels, growth_rate, 3, padding=1, bias=False)
-        self.dropout1 = nn.Dropout(dropout) if dropout > 0 else None
+        self.dropout1 = nn.Dropout(dropout) if between else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) -> the new features alone, (N, growth_rate, H, W)."""
@@ -49,40 +65,53 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each read all features before them; new features come after the old ones."""
+    """Layers that each read all features before them; new ones come after, or before, the old."""
 
     def __init__(
-        self, size: int, in_channels: int, growth_rate: int, *, bottleneck: bool, dropout: float
+        self,
+        size: int,
+        in_channels: int,
+        growth_rate: int,
+        *,
+        bottleneck: bool,
+        concat: Concat,
+        dropout: float,
+        dropout_after: DropoutAfter,
     ) -> None:
         super().__init__()
+        self.concat = concat
         for index in range(size):
             layer = DenseLayer(
                 in_channels + index * growth_rate,
                 growth_rate,
                 bottleneck=bottleneck,
                 dropout=dropout,
+                dropout_after=dropout_after,
             )
             self.add_module(f"denselayer{index + 1}", layer)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) -> (N, in_channels + size * growth_rate, H, W)."""
         for layer in self.children():
-            x = torch.cat([x, layer(x)], dim=1)
+            new = layer(x)
+            x = torch.cat([x, new] if self.concat == "old_new" else [new, x], dim=1)
         return x
 
 
 class Transition(nn.Module):
-    """norm-relu-conv1x1 to fewer channels, dropout, and 2x2 average pooling."""
+    """norm-relu-conv1x1 to fewer channels, dropout, and 2x2 average pooling; relu is optional."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, relu: bool, dropout: float) -> None:
         super().__init__()
+        self.relu = relu
         self.norm = nn.BatchNorm2d(in_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H // 2, W // 2)."""
-        x = self.conv(F.relu(self.norm(x)))
+        x = self.norm(x)
+        x = self.conv(F.relu(x) if self.relu else x)
         if self.dropout is not None:
             x = self.dropout(x)
         return F.avg_pool2d(x, 2)
@@ -103,10 +132,15 @@ class DenseNet(nn.Module):
             bottleneck or compression.
         bottleneck: each 3x3 convolution is preceded by a 1x1 to 4k channels (the B of DenseNet-BC).
         compression: theta, the fraction of channels that a transition keeps (the C of DenseNet-BC).
-        dropout: rate of the dropout after every convolution but the stem.
+        concat: "old_new": a block's new features come after the old ones; "new_old": before them,
+            as kuangliu has them.
+        transition_relu: ReLU between norm and convolution of a transition; weiaicunzai has none.
+        dropout: rate of the dropout.
+        dropout_after: "every_conv" but the stem; or "last_conv" of each dense layer only, as
+            torchvision's ``drop_rate``.
         stem: "cifar" (3x3 convolution alone) or "imagenet" (7x7 stride 2, norm, ReLU, then 3x3 max
             pooling of stride 2).
-        num_classes: number of logits.
+        num_classes: number of logits; 0 leaves out the classifier.
         init: how weights are drawn, see ``torchref.initialize``.
 
     Raises:
@@ -121,15 +155,20 @@ class DenseNet(nn.Module):
         stem_width: int = 24,
         bottleneck: bool = True,
         compression: float = 0.5,
+        concat: Concat = "old_new",
+        transition_relu: bool = True,
         dropout: float = 0.0,
+        dropout_after: DropoutAfter = "every_conv",
         stem: Stem = "cifar",
         num_classes: int = 10,
         init: Init = "fan_out_zero_bias",
     ) -> None:
         super().__init__()
         check_choice("stem", stem, get_args(Stem))
-        check_positive(block_sizes=block_sizes, growth_rate=growth_rate)
-        check_positive(stem_width=stem_width, num_classes=num_classes)
+        check_choice("concat", concat, get_args(Concat))
+        check_choice("dropout_after", dropout_after, get_args(DropoutAfter))
+        check_positive(block_sizes=block_sizes, growth_rate=growth_rate, stem_width=stem_width)
+        check_classes(num_classes)
         check_dropout(dropout)
 
         self.stem = stem
@@ -144,15 +183,27 @@ class DenseNet(nn.Module):
         for number, size in enumerate(block_sizes, start=1):
             if number > 1:
                 kept = compressed_channels(channels, compression)
-                self._add_stage(
-                    f"transition{number - 1}", Transition(channels, kept, dropout=dropout)
+                transition = Transition(
+                    channels,
+                    kept,
+                    relu=transition_relu,
+                    dropout=dropout if dropout_after == "every_conv" else 0.0,
                 )
+                self._add_stage(f"transition{number - 1}", transition)
                 channels = kept
-            block = DenseBlock(size, channels, growth_rate, bottleneck=bottleneck, dropout=dropout)
+            block = DenseBlock(
+                size,
+                channels,
+                growth_rate,
+                bottleneck=bottleneck,
+                concat=concat,
+                dropout=dropout,
+                dropout_after=dropout_after,
+            )
             self._add_stage(f"denseblock{number}", block)
             channels += size * growth_rate
         self.norm5 = nn.BatchNorm2d(channels)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = make_classifier(channels, num_classes)
         initialize(self, init)
 
     def _add_stage(self, name: str, stage: nn.Module) -> None:
@@ -160,7 +211,7 @@ class DenseNet(nn.Module):
         self.add_module(name, stage)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) -> logits (N, num_classes)."""
+        """Images (N, 3, H, W) -> logits (N, num_classes), or what the classifier would read."""
         x = self.conv0(images)
         if self.stem == "imagenet":
             x = F.max_pool2d(F.relu(self.norm0(x)), 3, stride=2, padding=1)
@@ -168,6 +219,33 @@ class DenseNet(nn.Module):
             x = self.get_submodule(name)(x)
         x = F.relu(self.norm5(x))
         return self.classifier(x.mean(dim=(2, 3)))
+
+
+class TorchvisionDenseNet(nn.Module):
+    """torchvision's own DenseNet, its modules named without the "features." before them.
+
+    Everything is torchvision's, its initial weights included, but the four lines of ``forward``,
+    which torchvision writes around its ``features``.
+
+    Args:
+        name: densenet121, densenet161, densenet169 or densenet201.
+        num_classes: number of logits.
+    """
+
+    def __init__(self, name: str, *, num_classes: int = 1000) -> None:
+        super().__init__()
+        network = getattr(torchvision.models, name)(weights=None, num_classes=num_classes)
+        self.feature_names = [child for child, _ in network.features.named_children()]
+        for child, module in network.features.named_children():
+            self.add_module(child, module)
+        self.classifier = network.classifier
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) -> logits (N, num_classes)."""
+        x = images
+        for name in self.feature_names:
+            x = self.get_submodule(name)(x)
+        return self.classifier(F.relu(x).mean(dim=(2, 3)))
 
 
 def compressed_channels(channels: int, compression: float) -> int:

@@ -1,14 +1,14 @@
 """ResNet (He et al. 2015, arXiv:1512.03385) in its ImageNet and CIFAR forms."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torchref.checks import check_choice, check_dropout, check_positive
-from torchref.initialize import Init, initialize
+from torchref.checks import check_choice, check_classes, check_dropout, check_positive
+from torchref.initialize import Init, initialize, make_classifier
 from torchref.shortcuts import Shortcut, make_shortcut
 
 Block = Literal["basic", "bottleneck"]
@@ -67,6 +67,7 @@ class Bottleneck(nn.Module):
         out_channels: int,
         *,
         stride: int,
+        groups: int,
         conv_bias: bool,
         dropout: float,
         downsample: nn.Module | None,
@@ -74,7 +75,15 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=conv_bias)
         self.bn1 = nn.BatchNorm2d(inner_channels)
-        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, stride, padding=1, bias=conv_bias)
+        self.conv2 = nn.Conv2d(
+            inner_channels,
+            inner_channels,
+            3,
+            stride,
+            padding=1,
+            groups=groups,
+            bias=conv_bias,
+        )
         self.bn2 = nn.BatchNorm2d(inner_channels)
         self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=conv_bias)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -104,13 +113,16 @@ class ResNet(nn.Module):
         widths: width of each stage.
         stem: "imagenet" (7x7 stride 2, then 3x3 max pooling of stride 2) or "cifar" (3x3).
         stem_width: output channels of the stem.
-        num_classes: number of logits.
+        num_classes: number of logits; 0 leaves out the classifier.
         shortcut: what replaces the identity where shapes change, see ``torchref.shortcuts``.
         project: where it does: "on_change" of shape only, "first_of_stage" even where the shape
             stays (the first edition of pytorch-book), or in "every_block" (the paper's option C).
         conv_bias: biases for the convolutions of the stem and the blocks, as KellerJordan has them.
             The shortcut's own bias is a matter of its kind.
-        bottleneck_width: factor on the inner width of bottlenecks (2 for wide_resnet50_2).
+        bottleneck_width: factor on the inner width of bottlenecks (2 for wide_resnet50_2), or on
+            that of each group.
+        groups: groups of the bottlenecks' 3x3 convolution (32 for resnext50_32x4d, whose factor is
+            4 / 64).
         dropout: rate of the dropout before the addition in the first block of each stage, the only
             blocks where KellerJordan has one.
         init: how weights are drawn, see ``torchref.initialize``.
@@ -132,6 +144,7 @@ class ResNet(nn.Module):
         project: Project = "on_change",
         conv_bias: bool = False,
         bottleneck_width: float = 1.0,
+        groups: int = 1,
         dropout: float = 0.0,
         init: Init = "fan_out",
     ) -> None:
@@ -140,9 +153,10 @@ class ResNet(nn.Module):
         check_choice("stem", stem, get_args(Stem))
         check_choice("shortcut", shortcut, get_args(Shortcut))
         check_choice("project", project, get_args(Project))
-        check_positive(stem_width=stem_width, num_classes=num_classes)
+        check_positive(stem_width=stem_width, groups=groups)
+        check_classes(num_classes)
         check_dropout(dropout)
-        _check_stages(block, stage_sizes, widths, bottleneck_width)
+        _check_stages(block, stage_sizes, widths, bottleneck_width, groups)
 
         self.stem = stem
         if stem == "imagenet":
@@ -151,12 +165,11 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(3, stem_width, 3, padding=1, bias=conv_bias)
         self.bn1 = nn.BatchNorm2d(stem_width)
 
-        make_block = BasicBlock if block == "basic" else Bottleneck
         channels = stem_width
         self.stage_names = [f"layer{number}" for number in range(1, len(stage_sizes) + 1)]
         for name, size, width in zip(self.stage_names, stage_sizes, widths, strict=True):
             out_channels = EXPANSION[block] * width
-            blocks = []
+            blocks: list[nn.Module] = []
             for index in range(size):
                 first = index == 0
                 stride = 2 if first and name != "layer1" else 1
@@ -166,24 +179,26 @@ class ResNet(nn.Module):
                     downsample = make_shortcut(shortcut, channels, out_channels, stride)
                 else:
                     downsample = None
-                blocks.append(
-                    make_block(
-                        channels,
-                        int(width * bottleneck_width),
-                        out_channels,
-                        stride=stride,
-                        conv_bias=conv_bias,
-                        dropout=dropout if first else 0.0,
-                        downsample=downsample,
+                options: dict[str, Any] = {
+                    "stride": stride,
+                    "conv_bias": conv_bias,
+                    "dropout": dropout if first else 0.0,
+                    "downsample": downsample,
+                }
+                if block == "basic":
+                    blocks.append(BasicBlock(channels, width, out_channels, **options))
+                else:
+                    inner = groups * int(width * bottleneck_width)
+                    blocks.append(
+                        Bottleneck(channels, inner, out_channels, groups=groups, **options)
                     )
-                )
                 channels = out_channels
             self.add_module(name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = make_classifier(channels, num_classes)
         initialize(self, init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) -> logits (N, num_classes)."""
+        """Images (N, 3, H, W) -> logits (N, num_classes), or what the classifier would read."""
         x = F.relu(self.bn1(self.conv1(images)))
         if self.stem == "imagenet":
             x = F.max_pool2d(x, 3, stride=2, padding=1)
@@ -193,7 +208,11 @@ class ResNet(nn.Module):
 
 
 def _check_stages(
-    block: Block, stage_sizes: Sequence[int], widths: Sequence[int], bottleneck_width: float
+    block: Block,
+    stage_sizes: Sequence[int],
+    widths: Sequence[int],
+    bottleneck_width: float,
+    groups: int,
 ) -> None:
     check_positive(stage_sizes=stage_sizes, widths=widths)
     if len(stage_sizes) != len(widths):
@@ -204,6 +223,10 @@ def _check_stages(
         raise ValueError(
             "bottleneck_width must be 1 with basic blocks, which have no inner width; "
             f"got {bottleneck_width!r}"
+        )
+    if block == "basic" and groups != 1:
+        raise ValueError(
+            f"groups must be 1 with basic blocks, which have no grouped convolution; got {groups!r}"
         )
     if min(widths) * bottleneck_width < 1:
         raise ValueError(

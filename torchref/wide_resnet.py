@@ -6,114 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torchref.checks import blocks_from_depth, check_choice, check_dropout, check_positive
-from torchref.initialize import Init, initialize
+from torchref.checks import (
+    blocks_from_depth,
+    check_choice,
+    check_classes,
+    check_dropout,
+    check_positive,
+)
+from torchref.initialize import Init, initialize, make_classifier
+from torchref.preactivation import (
+    BasicBlock,
+    Block,
+    Bottleneck,
+    DropoutBefore,
+    StrideOn,
+    make_projection,
+)
 
-Block = Literal["basic", "bottleneck"]
 ProjectionInput = Literal["activated", "raw"]
-DropoutBefore = Literal["conv2", "bn2"]
 
 STEM_WIDTH = 16
 WIDTHS = (16, 32, 64)  # of the three stages, before widening
 EXPANSION = 4  # output channels / unwidened stage width, of the bottleneck
-
-
-class PreActivationBlock(nn.Module):
-    """What the two blocks share: where dropout sits and what the shortcut reads."""
-
-    out_channels: int
-    dropout: nn.Dropout | None
-    downsample: nn.Sequential | None
-
-    def __init__(self, projection_input: ProjectionInput, dropout_before: DropoutBefore) -> None:
-        super().__init__()
-        self.projection_input = projection_input
-        self.dropout_before = dropout_before
-
-    def drop(self, x: torch.Tensor, *, before: DropoutBefore) -> torch.Tensor:
-        """Apply dropout to ``x`` where the block has one and it sits here."""
-        if self.dropout is None or before != self.dropout_before:
-            return x
-        return self.dropout(x)
-
-    def shortcut(self, x: torch.Tensor, activated: torch.Tensor) -> torch.Tensor:
-        """Return the input itself, or a projection of it (raw) or of relu(bn1(input))."""
-        if self.downsample is None:
-            return x
-        return self.downsample(x if self.projection_input == "raw" else activated)
-
-
-class BasicBlock(PreActivationBlock):
-    """bn-relu-conv3x3, bn-relu-conv3x3 and the shortcut; the first convolution has the stride.
-
-    ``dropout`` is None where its rate is 0, ``downsample`` for the identity.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        widen_factor: int,
-        *,
-        stride: int,
-        projection_input: ProjectionInput,
-        dropout: float,
-        dropout_before: DropoutBefore,
-    ) -> None:
-        super().__init__(projection_input, dropout_before)
-        self.out_channels = width * widen_factor
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, self.out_channels, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(self.out_channels)
-        self.conv2 = nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1, bias=False)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
-        self.downsample = make_projection(in_channels, self.out_channels, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        activated = F.relu(self.bn1(x))
-        out = self.drop(self.conv1(activated), before="bn2")
-        out = self.drop(F.relu(self.bn2(out)), before="conv2")
-        return self.conv2(out) + self.shortcut(x, activated)
-
-
-class Bottleneck(PreActivationBlock):
-    """bn-relu-conv1x1, bn-relu-conv3x3 (with the stride), bn-relu-conv1x1 and the shortcut.
-
-    Only the inner width is widened, as in WRN-50-2: width * widen_factor inside, 4 * width outside.
-    ``dropout`` is None where its rate is 0, ``downsample`` for the identity.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        widen_factor: int,
-        *,
-        stride: int,
-        projection_input: ProjectionInput,
-        dropout: float,
-        dropout_before: DropoutBefore,
-    ) -> None:
-        super().__init__(projection_input, dropout_before)
-        inner = width * widen_factor
-        self.out_channels = EXPANSION * width
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, self.out_channels, 1, bias=False)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
-        self.downsample = make_projection(in_channels, self.out_channels, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        activated = F.relu(self.bn1(x))
-        out = self.drop(self.conv1(activated), before="bn2")
-        out = self.conv2(F.relu(self.bn2(out)))
-        out = self.drop(F.relu(self.bn3(out)), before="conv2")
-        return self.conv3(out) + self.shortcut(x, activated)
 
 
 class WideResNet(nn.Module):
@@ -130,10 +44,15 @@ class WideResNet(nn.Module):
         block: "basic" (two 3x3) or "bottleneck" (1x1, 3x3, 1x1).
         projection_input: what the 1x1 projection (no bias, no norm) reads where channels or
             resolution change: relu(bn1(x)), "activated", as the authors' code, or "raw", x itself.
+        stride_on: the strided convolution of basic blocks: "conv1", or "conv2" as meliketoy has it.
+            Bottlenecks always stride their 3x3 and take "conv2" only.
+        conv_bias: biases on all convolutions, as meliketoy and weiaicunzai have them.
         dropout: rate of each block's dropout (0.3 in the paper's runs on CIFAR).
         dropout_before: "conv2" puts it before the block's last convolution, as the authors' code
             does; "bn2" right after the first convolution.
-        num_classes: number of logits.
+        final_norm_momentum: share of its old running statistics that the last norm keeps at each
+            batch, so 1 minus PyTorch's ``momentum``; 0.1 for meliketoy.
+        num_classes: number of logits; 0 leaves out the classifier.
         init: how weights are drawn, see ``torchref.initialize``.
 
     Raises:
@@ -147,8 +66,11 @@ class WideResNet(nn.Module):
         widen_factor: int = 10,
         block: Block = "basic",
         projection_input: ProjectionInput = "activated",
+        stride_on: StrideOn = "conv1",
+        conv_bias: bool = False,
         dropout: float = 0.0,
         dropout_before: DropoutBefore = "conv2",
+        final_norm_momentum: float = 0.9,
         num_classes: int = 10,
         init: Init = "fan_out_zero_bias",
     ) -> None:
@@ -156,46 +78,61 @@ class WideResNet(nn.Module):
         check_choice("block", block, get_args(Block))
         check_choice("projection_input", projection_input, get_args(ProjectionInput))
         check_choice("dropout_before", dropout_before, get_args(DropoutBefore))
-        check_positive(widen_factor=widen_factor, num_classes=num_classes)
+        check_choice("stride_on", stride_on, get_args(StrideOn))
+        check_positive(widen_factor=widen_factor)
+        check_classes(num_classes)
         check_dropout(dropout)
+        if not 0 <= final_norm_momentum < 1:
+            raise ValueError(
+                "final_norm_momentum is the share of the running statistics that is kept, at least "
+                f"0 and below 1; got {final_norm_momentum!r}"
+            )
+        if block == "bottleneck" and stride_on != "conv2":
+            raise ValueError(
+                f"stride_on must be conv2, the 3x3, with bottleneck blocks; got {stride_on!r}"
+            )
         period = 6 if block == "basic" else 9
         size = blocks_from_depth(f"WRN with {block} blocks", depth, period, offset=4)
 
-        self.conv1 = nn.Conv2d(3, STEM_WIDTH, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, STEM_WIDTH, 3, padding=1, bias=conv_bias)
         channels = STEM_WIDTH
         make_block = BasicBlock if block == "basic" else Bottleneck
         stages = []
         for width in WIDTHS:
+            inner = width * widen_factor
+            out_channels = inner if block == "basic" else EXPANSION * width
             blocks = []
             for index in range(size):
                 stride = 2 if index == 0 and width != WIDTHS[0] else 1
+                changes = stride != 1 or channels != out_channels
                 made = make_block(
                     channels,
-                    width,
-                    widen_factor,
+                    inner,
+                    out_channels,
                     stride=stride,
-                    projection_input=projection_input,
+                    stride_on=stride_on,
+                    conv_bias=conv_bias,
+                    shortcut_input=projection_input,
+                    first=index == 0,
                     dropout=dropout,
                     dropout_before=dropout_before,
+                    downsample=(
+                        make_projection(channels, out_channels, stride, bias=conv_bias)
+                        if changes
+                        else None
+                    ),
                 )
-                channels = made.out_channels
+                channels = out_channels
                 blocks.append(made)
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.fc = nn.Linear(channels, num_classes)
+        self.bn1 = nn.BatchNorm2d(channels, momentum=1 - final_norm_momentum)
+        self.fc = make_classifier(channels, num_classes)
         initialize(self, init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) -> logits (N, num_classes)."""
+        """Images (N, 3, H, W) -> logits (N, num_classes), or what the classifier would read."""
         x = self.conv1(images)
         x = self.layer3(self.layer2(self.layer1(x)))
         x = F.relu(self.bn1(x))
         return self.fc(x.mean(dim=(2, 3)))
-
-
-def make_projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """Build the 1x1 convolution that matches a changed shape, or None where it is unchanged."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False))
