@@ -9,9 +9,14 @@ must be within budget:
 In float64 the budget is a constant: two correct programs differ by rounding alone. In float32 it is
 what float32 PyTorch itself is off from the oracle on the same layer, times ``FLOAT32_FACTOR``, plus
 ``FLOAT32_FLOOR_ULPS`` ulp (PyTorch may happen to round nothing at all, in an addition for example).
+
+PyTorch's own error is a matter of luck too: in a deep network all gradients inherit the few
+rounding errors of the last layers, and are off by more, or by less, together. It is therefore
+measured in both of PyTorch's memory formats, which add in different orders, and the larger counts.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -76,6 +81,12 @@ def relative_error(value: np.ndarray, oracle: np.ndarray, *, scale: float = 0.0)
             float(np.divide(np.linalg.norm(difference), norm)),
             float(np.divide(difference.max(), largest)),
         )
+
+
+def largest(errors: Iterable[Error]) -> Error:
+    """The largest of several runs' errors, measure by measure."""
+    errors = list(errors)
+    return Error(max(error.norm for error in errors), max(error.worst for error in errors))
 
 
 def float64_budget(*, backward: bool = False) -> Error:

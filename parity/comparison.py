@@ -1,7 +1,7 @@
 """Two runs of one network, array by array."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from parity.budget import (
     DType,
     float32_budget,
     float64_budget,
+    largest,
     relative_error,
 )
 from parity.record import Trace
@@ -45,7 +46,8 @@ class Comparison:
         error: relative, against float64 PyTorch, by the measure that comes nearest its budget.
         budget: what the error may be.
         measure: "norm" or "worst" (``parity.budget``), or "exact".
-        reference: float32 PyTorch's own error by the same measure; None in float64.
+        reference: float32 PyTorch's own error by the same measure, the largest of its runs'; None
+            in float64.
         note: what a reader has to know besides.
     """
 
@@ -91,33 +93,36 @@ class Judge:
         self,
         oracle: Trace,
         flax: Trace,
-        reference: Trace | None = None,
+        references: Sequence[Trace] = (),
         *,
         flax_gradients: Trace | None = None,
-        reference_gradients: Trace | None = None,
+        reference_gradients: Sequence[Trace] = (),
     ) -> list[Comparison]:
         """Compare all that two runs hold.
 
         Args:
             oracle: float64 PyTorch.
             flax: the Flax run.
-            reference: float32 PyTorch, where the Flax run is in float32.
+            references: runs of float32 PyTorch, where the Flax run is in float32.
             flax_gradients: what the Flax run's gradients are held against; ``oracle`` by default.
-            reference_gradients: the same for the reference.
+            reference_gradients: the same for each of the references.
         """
         flax_gradients = flax_gradients or oracle
-        reference_gradients = reference_gradients or oracle
-        turned = flax_gradients.turned, reference_gradients.turned
-        note = "ReLU signs turned: Flax {}, PyTorch {}".format(*turned) if any(turned) else ""
+        reference_gradients = reference_gradients or [oracle] * len(references)
+        turned = [flax_gradients.turned, *(other.turned for other in reference_gradients)]
+        note = "ReLU signs turned: Flax {}, PyTorch {}".format(
+            turned[0], ", ".join(map(str, turned[1:]))
+        )
+        note = note if any(turned) else ""
 
         found = self._names(oracle, flax)
         for layer, output in oracle.layers.items():
             if layer in flax.layers:
-                other = reference.layers[layer] if reference else None
-                found.append(self._compare("layers", layer, flax.layers[layer], output, other))
-        other = reference.logits if reference else None
-        found.append(self._compare("logits", "", flax.logits, oracle.logits, other))
-        found.append(self._loss(oracle, flax, reference))
+                others = [(other.layers[layer], output) for other in references]
+                found.append(self._compare("layers", layer, flax.layers[layer], output, others))
+        others = [(other.logits, oracle.logits) for other in references]
+        found.append(self._compare("logits", "", flax.logits, oracle.logits, others))
+        found.append(self._loss(oracle, flax, references))
 
         gradients = flax_gradients.parameter_gradients
         scales = smallest_scales(gradients)
@@ -129,8 +134,10 @@ class Judge:
                         key,
                         flax.parameter_gradients[key],
                         gradients[key],
-                        reference.parameter_gradients[key] if reference else None,
-                        reference_gradients.parameter_gradients[key],
+                        [
+                            (run.parameter_gradients[key], against.parameter_gradients[key])
+                            for run, against in zip(references, reference_gradients, strict=True)
+                        ],
                         backward=True,
                         scale=scales[key],
                         note=note,
@@ -142,31 +149,32 @@ class Judge:
                 "",
                 flax.input_gradient,
                 flax_gradients.input_gradient,
-                reference.input_gradient if reference else None,
-                reference_gradients.input_gradient,
+                [
+                    (run.input_gradient, against.input_gradient)
+                    for run, against in zip(references, reference_gradients, strict=True)
+                ],
                 backward=True,
                 note=note,
             )
         )
         for key, statistic in oracle.statistics.items():
             if key in flax.statistics:
-                other = reference.statistics[key] if reference else None
+                others = [(other.statistics[key], statistic) for other in references]
                 found.append(
-                    self._compare("statistics", key, flax.statistics[key], statistic, other)
+                    self._compare("statistics", key, flax.statistics[key], statistic, others)
                 )
         return found
 
-    def _loss(self, oracle: Trace, flax: Trace, reference: Trace | None) -> Comparison:
+    def _loss(self, oracle: Trace, flax: Trace, references: Sequence[Trace]) -> Comparison:
         """Compare a single number, which float32 PyTorch may have right by luck.
 
         Its error on it therefore counts as what its logits' errors can do to cross-entropy, whose
         derivatives with respect to one picture's logits have absolute values of sum at most 2.
         """
-        if reference is None:
-            return self._compare("loss", "", flax.loss, oracle.loss)
-        off = np.abs(reference.logits.astype(np.float64) - oracle.logits)
-        possible = oracle.loss + 2 * off.max(axis=-1).mean()
-        return self._compare("loss", "", flax.loss, oracle.loss, possible)
+        off = [np.abs(run.logits.astype(np.float64) - oracle.logits) for run in references]
+        possible = [oracle.loss + 2 * each.max(axis=-1).mean() for each in off]
+        others = [(loss, oracle.loss) for loss in possible]
+        return self._compare("loss", "", flax.loss, oracle.loss, others)
 
     def _compare(
         self,
@@ -174,20 +182,19 @@ class Judge:
         layer: str,
         value: np.ndarray,
         oracle: np.ndarray,
-        reference: np.ndarray | None = None,
-        reference_oracle: np.ndarray | None = None,
+        references: Sequence[tuple[np.ndarray, np.ndarray]],
         *,
         backward: bool = False,
         scale: float = 0.0,
         note: str = "",
     ) -> Comparison:
+        """Compare one array; ``references`` are float32 PyTorch's, each with its own oracle."""
         error = relative_error(value, oracle, scale=scale)
         if self.dtype == "float64":
             reference_error, budget = None, float64_budget(backward=backward)
         else:
-            assert reference is not None
-            against = oracle if reference_oracle is None else reference_oracle
-            reference_error = relative_error(reference, against, scale=scale)
+            errors = [relative_error(run, against, scale=scale) for run, against in references]
+            reference_error = largest(errors)
             budget = float32_budget(reference_error)
         if value.shape != oracle.shape:
             note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
