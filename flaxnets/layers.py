@@ -389,13 +389,17 @@ def _draw(
     """Random numbers of any shape, times ``factor``, cut from blocks of one size.
 
     Asked for directly, each shape is compiled for itself: minutes for the hundred kernel shapes of
-    a DenseNet.
+    a DenseNet. Under a trace all blocks of a kernel are one operation, the same numbers: thousands
+    of operations for a wide network would take longer to trace than anything else.
     """
     size = math.prod(shape)
-    blocks = [block(jax.random.fold_in(key, number)) for number in range(math.ceil(size / BLOCK))]
-    numpy: Any = jnp if isinstance(key, jax.core.Tracer) else np
-    values = numpy.concatenate(blocks)[:size].reshape(shape)
-    return jnp.asarray(values * np.float32(factor), dtype)
+    count = math.ceil(size / BLOCK)
+    if isinstance(key, jax.core.Tracer):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+        values: Any = jax.vmap(block)(keys).reshape(-1)
+    else:
+        values = np.concatenate([block(jax.random.fold_in(key, number)) for number in range(count)])
+    return jnp.asarray(values[:size].reshape(shape) * np.float32(factor), dtype)
 
 
 def _he_normal(key: jax.Array, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
