@@ -12,7 +12,8 @@ what float32 PyTorch itself is off from the oracle on the same layer, times ``FL
 
 PyTorch's own error is a matter of luck too: in a deep network all gradients inherit the few
 rounding errors of the last layers, and are off by more, or by less, together. It is therefore
-measured in both of PyTorch's memory formats, which add in different orders, and the larger counts.
+measured with and without oneDNN (cuDNN on a GPU), which add in different orders, and the larger
+error counts.
 """
 
 import dataclasses

@@ -13,8 +13,9 @@ from parity.kinks import sides_of
 from parity.naming import Rename, unchanged
 from parity.record import Batches, Trace, full_precision, record_flax, record_torch
 
-# PyTorch adds in another order in each, so that its own rounding error is seen more than once.
-MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last)
+# With and without oneDNN (cuDNN on a GPU) PyTorch adds in different orders: its own rounding error
+# is seen twice.
+LIBRARIES = (True, False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +69,13 @@ def check_pair(
                 yield judge.traces(oracle, flax)
                 continue
             rounded = copy.deepcopy(pair.torch).float()
-            references = [
-                record_torch(rounded.to(memory_format=form), batches, training=training)
-                for form in MEMORY_FORMATS
-            ]
+            references = []
+            for enabled in LIBRARIES:
+                with (
+                    torch.backends.mkldnn.flags(enabled=enabled),
+                    torch.backends.cudnn.flags(enabled=enabled, allow_tf32=False),
+                ):
+                    references.append(record_torch(rounded, batches, training=training))
             allowed = layer_budgets(oracle, references)
             yield judge.traces(
                 oracle,
