@@ -20,6 +20,7 @@ from flaxnets.registry import (
     published_parameters,
 )
 from flaxnets.resnet import ResNet, ResNetConfig, cifar_resnet
+from flaxnets.summary import LayerSummary, Summary, summary
 from flaxnets.torch_bridge import (
     load_torch,
     momentum_from_torch,
@@ -33,11 +34,13 @@ __all__ = [
     "CheckpointError",
     "DenseNet",
     "DenseNetConfig",
+    "LayerSummary",
     "NetworkInfo",
     "PreActResNet",
     "PreActResNetConfig",
     "ResNet",
     "ResNetConfig",
+    "Summary",
     "WideResNet",
     "WideResNetConfig",
     "build",
@@ -55,6 +58,7 @@ __all__ = [
     "momentum_to_torch",
     "published_parameters",
     "save_torch",
+    "summary",
     "to_torch",
     "torch_name",
 ]
