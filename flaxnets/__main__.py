@@ -1,6 +1,7 @@
 """What there is to know about the networks: ``python -m flaxnets list|info|summary``.
 
-Exit status: 0 done, 2 not understood or not possible, with one line that says why.
+Exit status: 0 done, 2 not understood or not possible, with one line that says why; a command may
+have others of its own.
 """
 
 import argparse
@@ -29,15 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough; the interpreter's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
+        return DONE
+    except (ValueError, OSError, ImportError) as error:
         print(f"flaxnets: {error}", file=sys.stderr)
         return FAILED
-    return DONE
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m flaxnets",
         description="The named networks: what they are, and what is published about them.",
     )
-    # Each command's ``run`` takes the options, prints, and raises ValueError or OSError.
+    # A command's ``run`` takes the options and returns the exit status; what it can't do, or not
+    # without another package, it raises as ValueError, OSError or ImportError of one line.
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = commands.add_parser("list", help="the networks, a line each")
@@ -102,7 +105,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(sizes[0]), int(sizes[-1])
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list(options: argparse.Namespace) -> int:
     pattern = options.pattern
     names = flaxnets.list_models(pattern if set(pattern) & set("*?[") else f"*{pattern}*")
     if not names:
@@ -111,8 +114,7 @@ def _list(options: argparse.Namespace) -> None:
         raise ValueError(f"no network's name matches {pattern!r}; {hint}")
     networks = [flaxnets.info(name) for name in names]
     if options.json:
-        _print_json([_brief(network) for network in networks])
-        return
+        return _print_json([_brief(network) for network in networks])
     rows = []
     for network in networks:
         best = network.best_error
@@ -127,6 +129,7 @@ def _list(options: argparse.Namespace) -> None:
         )
     header = ("network", "parameters", "paper", "input", "best test error, %")
     print(*aligned(header, rows, numeric=(1,)), sep="\n")
+    return DONE
 
 
 def _brief(network: flaxnets.NetworkInfo) -> dict[str, Any]:
@@ -142,26 +145,27 @@ def _brief(network: flaxnets.NetworkInfo) -> dict[str, Any]:
     }
 
 
-def _info(options: argparse.Namespace) -> None:
+def _info(options: argparse.Namespace) -> int:
     network = flaxnets.info(options.name)
     if options.json:
-        _print_json(dataclasses.asdict(network))
-    else:
-        print(network)
+        return _print_json(dataclasses.asdict(network))
+    print(network)
+    return DONE
 
 
-def _summary(options: argparse.Namespace) -> None:
+def _summary(options: argparse.Namespace) -> int:
     height, width = options.input or flaxnets.info(options.name).input_size
     overrides = {} if options.classes is None else {"num_classes": options.classes}
     summary = flaxnets.summary(options.name, (options.batch, height, width, 3), **overrides)
     if options.json:
-        _print_json(summary.as_dict())
-    else:
-        print(summary)
+        return _print_json(summary.as_dict())
+    print(summary)
+    return DONE
 
 
-def _print_json(value: object) -> None:
+def _print_json(value: object) -> int:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+    return DONE
 
 
 if __name__ == "__main__":

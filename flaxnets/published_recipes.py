@@ -86,7 +86,7 @@ class Recipe:
 
 _STEPS = Recipe(
     "he_2015",
-    "He 2015, section 4.2, in the epochs of akamaster/pytorch_resnet_cifar10",
+    "He et al. 2015, section 4.2, in the epochs of akamaster/pytorch_resnet_cifar10",
     epochs=200,
     batch_size=128,
     learning_rate=0.1,
@@ -113,7 +113,7 @@ _COSINE = Recipe(
 )
 _WRN = Recipe(
     "zagoruyko_2016",
-    "Zagoruyko 2016, section 3",
+    "Zagoruyko and Komodakis 2016, section 3",
     epochs=200,
     batch_size=128,
     learning_rate=0.1,
@@ -129,7 +129,7 @@ RECIPES = {
         dataclasses.replace(
             _STEPS,
             name="he_2016",
-            source="He 2016, 64,000 updates (the warm-up there is 400 updates at 0.01)",
+            source="He et al. 2016, 64,000 updates (the warm-up there is 400 updates at 0.01)",
             epochs=164,
             milestones=(82, 123),
             warmup_epochs=1.0,
@@ -167,7 +167,7 @@ RECIPES = {
         ),
         Recipe(
             "huang_2017",
-            "Huang 2017, section 4.2; andreasveit/densenet-pytorch",
+            "Huang et al. 2017, section 4.2; andreasveit/densenet-pytorch",
             epochs=300,
             batch_size=64,
             learning_rate=0.1,

@@ -104,8 +104,8 @@ def summary(
         raise ValueError(f"input_shape must be positive whole numbers, got {input_shape!r}")
     if isinstance(model_or_name, str):
         name = registry.canonical_name(model_or_name)
-        registry.get_config(name, **overrides)
-        model: Any = nnx.eval_shape(lambda: registry.create(name, rngs=nnx.Rngs(0), **overrides))
+        config = registry.get_config(name, **overrides)
+        model: Any = nnx.eval_shape(lambda: registry.build(config, rngs=nnx.Rngs(0)))
     elif overrides:
         raise ValueError(
             f"options ({', '.join(overrides)}) belong to a network's name; a model has its own"
