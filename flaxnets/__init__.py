@@ -9,12 +9,12 @@ from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet
 from flaxnets.layout import torch_name
 from flaxnets.matching import CheckpointError
 from flaxnets.preact_resnet import PreActResNet, PreActResNetConfig, cifar_preact_resnet
+from flaxnets.pretrained import create
 from flaxnets.published import NetworkInfo, info
 from flaxnets.registry import (
     build,
     canonical_name,
     count_parameters,
-    create,
     get_config,
     list_models,
     published_parameters,

@@ -28,8 +28,8 @@ PREFIXES = ("module.", "_orig_mod.")
 FLOATS = tuple(np.dtype(name) for name in ("float16", jnp.bfloat16, "float32", "float64"))
 
 _NO_MODULE = (
-    "it holds a pickled module, which would run code when it is read. Where you trust its code, "
-    "turn it into a state dict with\n"
+    "it holds something else than tensors, probably a whole pickled module, which runs code when "
+    "it is read. Where you trust it, turn it into a state dict with\n"
     "    checkpoint = torch.load({path!r}, map_location='cpu', weights_only=False)\n"
     "    torch.save(checkpoint['net'].state_dict(), 'weights.pth')"
     "  # or checkpoint.state_dict(), if that is the module itself"
@@ -76,13 +76,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         head = opened.read(64)
     _check_head(path, head)
     if path.suffix == ".safetensors":
-        safetensors = _import("safetensors", "safetensors", path)
+        safetensors = import_reader("safetensors", "safetensors", path)
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except Exception as error:  # whatever the reader raises, the person needs one message
             raise CheckpointError(_unreadable(error)) from error
-    torch = _import("torch", "torch", path)
+    torch = import_reader("torch", "torch", path)
     zipped = head.startswith(b"PK")
     if zipped:
         _check_archive(path)
@@ -90,7 +90,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         # A mapped file is read where it is used, and once.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CheckpointError(_NO_MODULE.format(path=str(path))) from error
         raise CheckpointError(_unreadable(error)) from error
     if not isinstance(content, Mapping):
@@ -220,10 +220,10 @@ def write_state_dict(
     os.close(handle)
     try:
         if path.suffix == ".safetensors":
-            safetensors = _import("safetensors.numpy", "safetensors", path)
+            safetensors = import_reader("safetensors.numpy", "safetensors", path)
             safetensors.save_file(dict(arrays), name, metadata=metadata)
         else:
-            torch = _import("torch", "torch", path)
+            torch = import_reader("torch", "torch", path)
             torch.save({key: _to_tensor(torch, array) for key, array in arrays.items()}, name)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
@@ -243,9 +243,13 @@ def _umask() -> int:
     return mask
 
 
-def _import(module: str, package: str, path: Path) -> Any:
+def import_reader(module: str, package: str, file: str | os.PathLike[str]) -> Any:
+    """A module that reads or writes ``file``, or an ``ImportError`` that says how to install it.
+
+    The one place where this package reaches for what it does not require.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         other = "; .safetensors files need no torch" if package == "torch" else ""
-        raise ImportError(f"{path} needs {package}: pip install {package}{other}") from error
+        raise ImportError(f"{file} needs {package}: pip install {package}{other}") from error

@@ -80,7 +80,7 @@ def match(
         rules.require_choice("an option", option, set().union(*map(field_names, families)))
     refuse(shapes)
     if arch is not None:
-        return _match_named(shapes, arch, dialects, options)
+        return _matchnamed_networks(shapes, arch, dialects, options)
     return _match_any(shapes, dialects, options, confirmed=dialect is not None)
 
 
@@ -107,7 +107,7 @@ def refuse(shapes: Shapes) -> None:
             raise CheckpointError(f"these are weights of {refusal.source}: {refusal.reason}")
 
 
-def _match_named(
+def _matchnamed_networks(
     shapes: Shapes, arch: str, dialects: Iterable[Dialect], options: Mapping[str, Any]
 ) -> Match:
     config = registry.get_config(arch, **options)
@@ -119,7 +119,7 @@ def _match_named(
     if not fitting:
         hint = _classes_hint(shapes, matches[0])
         raise CheckpointError(
-            f"these are not the weights of {arch} ({_closest(matches[0])}):"
+            f"these are not the weights of {arch} in the names of {matches[0].dialect.source}:"
             f"{matches[0].listed()}{hint}"
         )
     for found in fitting:
@@ -239,12 +239,14 @@ def _problems(found: Match) -> int:
 
 
 def _closest(found: Match) -> str:
-    names = _named(found.config)
+    names = named_networks(found.config)
     network = names[0] if names else type(found.config).__name__.removesuffix("Config")
     return f"{network} in the names of {found.dialect.source}"
 
 
-def _named(config: Config, undecided: Mapping[str, tuple[Any, ...]] | None = None) -> list[str]:
+def named_networks(
+    config: Config, undecided: Mapping[str, tuple[Any, ...]] | None = None
+) -> list[str]:
     """Named networks with this config, if what is undecided is decided as they have it."""
     undecided = undecided or {}
 
@@ -290,7 +292,7 @@ def _undecided_message(fitting: list[Match]) -> str:
         for field, values in each.undecided.items():
             choices = " or ".join(map(repr, values)) if values else "any rate from 0 up to 1"
             lines.append(f"    {field}: {choices}")
-        names |= dict.fromkeys(_named(each.config, each.undecided))
+        names |= dict.fromkeys(named_networks(each.config, each.undecided))
     ways = ["arch=" + " or ".join(map(repr, names))] if names else []
     assumed = dict.fromkeys(each.dialect.name for each in fitting if each.dialect.assumed)
     ways.extend(f"dialect={name!r} if the file comes from that code" for name in assumed)

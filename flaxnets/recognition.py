@@ -58,7 +58,7 @@ def _read_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, .
         shapes[f"layer{stage}.0.conv{last}.weight"][0] // expansion
         for stage in range(1, len(sizes) + 1)
     )
-    known = {
+    known: dict[str, Any] = {
         "block": "bottleneck" if bottleneck else "basic",
         "stage_sizes": sizes,
         "widths": widths,

@@ -23,7 +23,6 @@ __all__ = [
     "build",
     "canonical_name",
     "count_parameters",
-    "create",
     "get_config",
     "list_models",
     "published_parameters",
@@ -95,36 +94,6 @@ def build(
             return DenseNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         case WideResNetConfig():
             return WideResNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-
-
-def create(
-    name: str,
-    *,
-    rngs: nnx.Rngs,
-    dtype: Dtype = jnp.float32,
-    param_dtype: Dtype = jnp.float32,
-    **overrides: object,
-) -> Model:
-    """A named network, newly initialised, in training mode: ``create("wrn_28_10",
-    rngs=nnx.Rngs(0))``.
-
-    Args:
-        name: one of ``list_models()`` or a family alias.
-        rngs: as in ``build``.
-        dtype: as in ``build``.
-        param_dtype: as in ``build``.
-        overrides: fields of the network's config, such as ``num_classes=100`` or ``dropout=0.3``;
-            ``num_classes=0`` leaves the classifier out.
-
-    Returns:
-        A module that takes pictures (N, H, W, 3) to logits (N, num_classes), or without a
-        classifier to what it would read, (N, F).
-
-    Raises:
-        ValueError: unknown name or option, or an invalid value; near misses are suggested.
-    """
-    config = get_config(name, **overrides)
-    return build(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
 
 
 def count_parameters(model: nnx.Module) -> int:

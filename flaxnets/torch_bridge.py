@@ -49,8 +49,8 @@ def load_torch(
         dialect: the code base that the keys' names are from (``flaxnets.dialects``); by default
             recognised.
         head: "new" keeps all but the classifier, which is newly initialised for ``num_classes``.
-        rngs: the ``params`` stream for a new classifier and the ``dropout`` stream; by default
-            ``nnx.Rngs(0)``.
+        rngs: its ``params`` stream gives the key of a new classifier and of dropout; by default
+            that of ``nnx.Rngs(0)``.
         dtype: compute dtype.
         param_dtype: dtype of the parameters; None keeps the checkpoint's. Batch statistics are
             float32 or wider.
@@ -68,6 +68,9 @@ def load_torch(
     """
     if head not in ("keep", "new"):
         raise ValueError(f"head={head!r} is not one of keep, new")
+    find_dialects(dialect)
+    if arch is not None:
+        registry.get_config(arch, **options)
     arrays = read_state_dict(source)
     shapes = {key: array.shape for key, array in arrays.items()}
     if head == "new":
@@ -151,14 +154,12 @@ def _build(
     param_dtype: Dtype,
 ) -> registry.Model:
     """The network with these values, by this package's key; what is not given is initialised."""
-    rngs = nnx.Rngs(0) if rngs is None else rngs
 
-    def build(params: jax.Array, dropout: jax.Array) -> registry.Model:
-        streams = nnx.Rngs(params=params, dropout=dropout)
-        return registry.build(config, rngs=streams, dtype=dtype, param_dtype=param_dtype)
+    def build(key: jax.Array) -> registry.Model:
+        return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
-    keys = rngs.params(), rngs.dropout()
-    graphdef, *states = nnx.split(nnx.eval_shape(build, *keys), VARIABLES, nnx.RngState)
+    key = jax.random.key(0) if rngs is None else rngs.params()
+    graphdef, *states = nnx.split(nnx.eval_shape(build, key), VARIABLES, nnx.RngState)
     wanted, random_state = states
     flat = nnx.to_flat_state(wanted)
     variables = dict(zip(flat.paths, flat.leaves, strict=True))
@@ -173,27 +174,25 @@ def _build(
         else:
             missing.append(entry.path)
     if missing or jax.tree.leaves(random_state):
-        states = _initial(build, keys, missing)
-        random_state = states[1]
-        for path, value in states[0].items():
-            variables[path].set_value(value)
+        initial, random_state = _initial(build, key, missing)
+        for path, array in initial.items():
+            variables[path].set_value(array)
     return nnx.merge(graphdef, nnx.from_flat_state(variables.items()), random_state)
 
 
 def _initial(
-    build: Callable[..., nnx.Module], keys: tuple[jax.Array, ...], paths: list[Path]
+    build: Callable[[jax.Array], nnx.Module], key: jax.Array, paths: list[Path]
 ) -> tuple[dict[Path, jax.Array], nnx.State]:
     """Initial values of some variables, and the random state; the others are never computed."""
 
     @jax.jit
-    def initial(*keys: jax.Array) -> tuple[list[jax.Array], nnx.State]:
-        model = build(*keys)
-        flat = nnx.to_flat_state(nnx.state(model, VARIABLES))
-        values = dict(zip(flat.paths, flat.leaves, strict=True))
-        return [values[path][...] for path in paths], nnx.state(model, nnx.RngState)
+    def initial(key: jax.Array) -> tuple[list[jax.Array], nnx.State]:
+        model = build(key)
+        values = _by_path(nnx.state(model, VARIABLES))
+        return [values[path] for path in paths], nnx.state(model, nnx.RngState)
 
-    values, random_state = initial(*keys)
-    return dict(zip(paths, values, strict=True)), random_state
+    arrays, random_state = initial(key)
+    return dict(zip(paths, arrays, strict=True)), random_state
 
 
 def to_torch(model: nnx.Module, dialect: str = OWN) -> dict[str, np.ndarray]:
@@ -352,7 +351,7 @@ def _parameters(model: nnx.Module) -> list[Entry]:
     return [entry for entry in layout(_config(model)) if entry.path in paths]
 
 
-def _by_path(state: nnx.State) -> dict[Path, Any]:
+def _by_path(state: nnx.State) -> dict[Any, Any]:
     flat = nnx.to_flat_state(state)
     return {
         path: leaf[...] if isinstance(leaf, nnx.Variable) else leaf

@@ -178,11 +178,11 @@ def find_case(name: str) -> Case:
 
 def _case(name: str, arch: str, overrides: Mapping[str, Any]) -> Case:
     config = flaxnets.get_config(arch, **overrides)
-    height, width = _picture_size(config)
+    height, width = picture_size(config)
     return Case(name, arch, overrides, height, width)
 
 
-def _picture_size(config: Config) -> tuple[int, int]:
+def picture_size(config: Config) -> tuple[int, int]:
     """Smaller than the published size where that would take long.
 
     The last feature map still has several pixels: the batch statistics of two or three values are

@@ -27,7 +27,7 @@ def build_network(config: Config, dataset: Dataset) -> nnx.Module:
     """Make the configured network, initialised from the run's seed, for the data set's classes."""
     key = jax.random.key(config.seed)
     rngs = nnx.Rngs(params=jax.random.fold_in(key, 2), dropout=jax.random.fold_in(key, 3))
-    options = {} if config.dropout is None else {"dropout": config.dropout}
+    options: dict[str, Any] = {} if config.dropout is None else {"dropout": config.dropout}
     return flaxnets.create(
         config.arch,
         rngs=rngs,

@@ -324,7 +324,7 @@ def test_one_error_lists_all_that_does_not_fit() -> None:
     with pytest.raises(CheckpointError) as caught:
         load(state)
     assert str(caught.value).splitlines() == [
-        "these are not the weights of resnet18:",
+        "these are not the weights of resnet18 in the names of torchvision.models.resnet:",
         "2 missing:",
         "  bn1.running_mean (4,)",
         "  layer1.0.conv2.weight (4, 4, 3, 3)",
@@ -347,7 +347,7 @@ def test_every_key_is_used(key: str) -> None:
         with pytest.raises(CheckpointError, match=rf"1 missing:\n  {re.escape(key)} \(.*\)$"):
             load(absent)
     with pytest.raises(CheckpointError, match=rf"1 unexpected:\n  {re.escape(key)}2$"):
-        load(state | {key + "2": state[key]})
+        load(state | {key + "2": np.zeros(1, np.float32)})
     with pytest.raises(CheckpointError, match=rf"1 of another shape:\n  {re.escape(key)} \(1,"):
         load(state | {key: state[key][None]})
 
@@ -357,9 +357,17 @@ def test_the_wrong_number_of_classes() -> None:
         load(random_state_dict(), num_classes=5)
 
 
-def test_a_checkpoint_wrapped_in_another_dictionary() -> None:
-    with pytest.raises(CheckpointError, match=r"2 unexpected:\n  state_dict\n  best_prec1$"):
-        load({"state_dict": random_state_dict(), "best_prec1": 91.78})
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "net", "params"])
+def test_a_checkpoint_wrapped_in_another_dictionary(wrapper: str) -> None:
+    state = random_state_dict()
+    inside = {f"module._orig_mod.{key}": value for key, value in state.items()}
+    assert_equal(flaxnets.to_torch(load({wrapper: inside, "best_prec1": 91.78})), state)
+
+
+def test_two_state_dicts_in_one_checkpoint() -> None:
+    state = random_state_dict()
+    with pytest.raises(CheckpointError, match="several state dicts, state_dict, model;"):
+        load({"state_dict": state, "model": state})
 
 
 def test_names_and_options_are_checked_before_the_file() -> None:
@@ -373,9 +381,11 @@ def test_names_and_options_are_checked_before_the_file() -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "weights.pth", str(tmp_path / "weights.safetensors"), tmp_path):
+    for path in (tmp_path / "weights.pth", str(tmp_path / "weights.safetensors")):
         with pytest.raises(FileNotFoundError, match=f"no checkpoint file at {path}"):
             load(path)
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load(tmp_path)
 
 
 def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,14 +398,21 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PAGE = b"<!DOCTYPE html><html><body>404: not found</body></html>\n" * 20
+OTHER_FILES = {
+    "is a web page": PAGE,
+    "is empty": b"",
+    "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\n",
+    "could not be read": bytes(range(1, 256)) * 4,
+}
 
 
-@pytest.mark.parametrize("content", [PAGE, b"", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_another_file_called_safetensors(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("safetensors")
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{path} could not be read as a state dict"):
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("found", OTHER_FILES)
+def test_another_kind_of_file(tmp_path: Path, found: str, suffix: str) -> None:
+    pytest.importorskip("safetensors" if suffix == ".safetensors" else "torch")
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(OTHER_FILES[found])
+    with pytest.raises(CheckpointError, match=f"{path}: .*{found}"):
         load(path)
 
 
@@ -412,8 +429,8 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "suffix", "advice"),
     [
-        ("torch", ".pth", r"needs torch: pip install torch; or convert it to \.safetensors"),
-        ("safetensors.numpy", ".safetensors", r"needs safetensors: pip install safetensors$"),
+        ("torch", ".pth", r"needs torch: pip install torch; \.safetensors"),
+        ("safetensors", ".safetensors", r"needs safetensors: pip install safetensors$"),
     ],
 )
 def test_a_reader_that_is_not_installed(
@@ -504,7 +521,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path: Path, torch: object, plain
         made.unlink()
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"could not be read as a state dict"):
+    with pytest.raises(CheckpointError, match="something else than tensors"):
         load(path)
     assert not made.exists()
 
@@ -512,7 +529,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path: Path, torch: object, plain
 def test_a_pickled_module(tmp_path: Path, torch: object) -> None:
     path = tmp_path / "weights.pth"
     torch.save(torch.nn.Linear(2, 2), path)
-    with pytest.raises(CheckpointError, match=r"pickled module.*save model\.state_dict\(\)"):
+    with pytest.raises(CheckpointError, match=r"(?s)whole pickled module.*\.state_dict\(\)"):
         load(path)
 
 
@@ -531,13 +548,5 @@ def test_a_truncated_file(tmp_path: Path, torch: object) -> None:
     content = path.read_bytes()
     for length in (1, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=f"{path} could not be read.*cut short"):
+        with pytest.raises(CheckpointError, match=f"{path}: it could not be read.*cut short"):
             load(path)
-
-
-@pytest.mark.parametrize("content", [PAGE, b"", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_another_file_called_pth(tmp_path: Path, torch: object, content: bytes) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"could not be read.*another kind of file"):
-        load(path)
