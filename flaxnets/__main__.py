@@ -1,4 +1,4 @@
-"""What there is to know about the networks: ``python -m flaxnets list|info|summary``.
+"""``python -m flaxnets list|info|summary|convert``: the networks, and their checkpoints.
 
 Exit status: 0 done, 2 not understood or not possible, with one line that says why; a command may
 have others of its own.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import flaxnets
-from flaxnets import rules
+from flaxnets import convert, rules
 from flaxnets.text_table import aligned
 
 DONE, FAILED = 0, 2
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(command)
     command.set_defaults(run=_summary)
+    convert.add_parser(commands)
     return parser
 
 

@@ -8,6 +8,7 @@ refuses is refused here.
 import importlib
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,8 +88,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     if zipped:
         _check_archive(path)
     try:
-        # A mapped file is read where it is used, and once.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about details of the file that only torch can change
+            # A mapped file is read where it is used, and once.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CheckpointError(_NO_MODULE.format(path=str(path))) from error

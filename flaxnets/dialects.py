@@ -36,7 +36,8 @@ class Dialect:
         family: class of the configs.
         renames: pairs of templates, this package's and upstream's, of a layer's name; or of a whole
             key, where ours ends in ".weight". The first that fits counts; other names are the same.
-        fixed: config fields that upstream's code always has so, but leaves no trace of.
+        fixed: config fields that upstream's code always has so: those that leave no trace in a
+            key, and others, so that nothing is written in its names that it could not read.
         assumed: the same, but look-alikes are known that differ.
         counts_batches: whether batch norms have ``num_batches_tracked``.
         note: what a user of upstream's module has to know besides.
@@ -73,6 +74,8 @@ class Dialect:
     def contradictions(self, config: object) -> dict[str, Any]:
         """The fields of a config that upstream's code has otherwise, with upstream's values."""
         values = {**self.fixed, **self.assumed}
+        if getattr(config, "dropout", 0.0) == 0:  # it sits nowhere
+            values = {name: values[name] for name in values if not name.startswith("dropout_")}
         return {field: value for field, value in values.items() if getattr(config, field) != value}
 
 
@@ -129,9 +132,10 @@ def _layers(*names: str) -> tuple[tuple[str, str], ...]:
     return tuple((ours, theirs) for ours, theirs in pairs)
 
 
-_PLAIN_RESNET = {"dropout": 0.0}
+_PLAIN_RESNET = {"dropout": 0.0, "conv_bias": False, "project": "on_change"}
 _PLAIN_DENSENET = {"dropout": 0.0, "concat": "old_new", "transition_relu": True}
-_PLAIN_WRN = {"stride_on": "conv1", "final_norm_momentum": 0.9}
+_BOTTLENECKS_AND_HALVES = {"bottleneck": True, "compression": 0.5}
+_PLAIN_WRN = {"block": "basic", "stride_on": "conv1", "final_norm_momentum": 0.9}
 _LINEAR_AND_SHORTCUT = _layers(
     "layer{s}.{b}.downsample.{i} > layer{s}.{b}.shortcut.{i}", "fc > linear"
 )
@@ -145,7 +149,10 @@ _PYTORCH_BOOK = _layers(
     "layer{s}.{b}.downsample.{i} > layer{s}.{b}.right.{i}",
 )
 _TORCHVISION_DENSENET = _layers("classifier > classifier", "{*} > features.{*}")
-_TORCHVISION_RESNET_FIXED = _PLAIN_RESNET | {"stem": "imagenet", "conv_bias": False}
+_TORCHVISION_RESNET_FIXED = _PLAIN_RESNET | {"stem": "imagenet", "shortcut": "projection"}
+_TORCHVISION_DENSENET_FIXED = (
+    _PLAIN_DENSENET | _BOTTLENECKS_AND_HALVES | {"stem": "imagenet", "dropout_after": "last_conv"}
+)
 
 RESNET = (
     Dialect(
@@ -164,21 +171,27 @@ RESNET = (
         name="chenyaofo",
         source="chenyaofo/pytorch-cifar-models, resnet.py",
         family=ResNetConfig,
-        fixed=_PLAIN_RESNET | {"stem": "cifar", "shortcut": "projection", "conv_bias": False},
+        fixed=_PLAIN_RESNET | {"stem": "cifar", "shortcut": "projection", "block": "basic"},
     ),
     Dialect(
         name="pytorch_book",
         source="chenyuntc/pytorch-book, chapter 4",
         family=ResNetConfig,
         renames=(*_PYTORCH_BOOK, ("fc", "classifier")),
-        fixed=_TORCHVISION_RESNET_FIXED,
+        fixed=_TORCHVISION_RESNET_FIXED | {"block": "basic"},
     ),
     Dialect(
         name="pytorch_book_fc",
         source="chenyuntc/pytorch-book, chapter 9; chapters 4 and 6 of v0.3 to v1.0",
         family=ResNetConfig,
         renames=_PYTORCH_BOOK,
-        fixed=_TORCHVISION_RESNET_FIXED,
+        fixed={
+            "dropout": 0.0,
+            "conv_bias": False,
+            "stem": "imagenet",
+            "shortcut": "projection",
+            "block": "basic",
+        },
     ),
     Dialect(
         name="kellerjordan",
@@ -190,14 +203,20 @@ RESNET = (
             "layer{s}.{b}.{*} > layers{s}.{b}.{*}",
             "fc > linear",
         ),
-        fixed={"dropout": 0.5, "stem": "cifar", "conv_bias": True},
+        fixed={
+            "dropout": 0.5,
+            "conv_bias": True,
+            "project": "on_change",
+            "stem": "cifar",
+            "block": "basic",
+        },
     ),
     Dialect(
         name="akamaster",
         source="akamaster/pytorch_resnet_cifar10",
         family=ResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
-        fixed=_PLAIN_RESNET | {"stem": "cifar", "conv_bias": False, "block": "basic"},
+        fixed=_PLAIN_RESNET | {"stem": "cifar", "block": "basic"},
         assumed={"shortcut": "zero_pad_both"},
     ),
     Dialect(
@@ -205,15 +224,14 @@ RESNET = (
         source="akamaster/pytorch_resnet_cifar10, option B",
         family=ResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
-        fixed=_PLAIN_RESNET
-        | {"stem": "cifar", "conv_bias": False, "block": "basic", "shortcut": "projection"},
+        fixed=_PLAIN_RESNET | {"stem": "cifar", "block": "basic", "shortcut": "projection"},
     ),
     Dialect(
         name="kuangliu",
         source="kuangliu/pytorch-cifar, resnet.py",
         family=ResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
-        fixed=_PLAIN_RESNET | {"stem": "cifar", "conv_bias": False, "shortcut": "projection"},
+        fixed=_PLAIN_RESNET | {"stem": "cifar", "shortcut": "projection"},
     ),
     Dialect(
         name="weiaicunzai",
@@ -230,7 +248,7 @@ RESNET = (
             "layer{s}.{b}.bn3 > conv{s+1}_x.{b}.residual_function.7",
             "layer{s}.{b}.downsample.{i} > conv{s+1}_x.{b}.shortcut.{i}",
         ),
-        fixed=_PLAIN_RESNET | {"stem": "cifar", "conv_bias": False, "shortcut": "projection"},
+        fixed=_PLAIN_RESNET | {"stem": "cifar", "shortcut": "projection"},
     ),
     Dialect(name=OWN, source="flaxnets", family=ResNetConfig),
 )
@@ -241,7 +259,7 @@ DENSENET = (
         source="torchvision.models.densenet",
         family=DenseNetConfig,
         renames=(("classifier", "classifier"), ("{*}", "features.{*}")),
-        fixed=_PLAIN_DENSENET | {"stem": "imagenet"},
+        fixed=_TORCHVISION_DENSENET_FIXED,
     ),
     Dialect(
         name="torchvision_2017",
@@ -253,7 +271,7 @@ DENSENET = (
             "denseblock{b}.denselayer{l}.conv{i} > features.denseblock{b}.denselayer{l}.conv.{i}",
             "{*} > features.{*}",
         ),
-        fixed=_PLAIN_DENSENET | {"stem": "imagenet"},
+        fixed=_TORCHVISION_DENSENET_FIXED,
         note="the key names of 2017, which torchvision's module takes after its own renaming",
     ),
     Dialect(
@@ -261,7 +279,7 @@ DENSENET = (
         source="timm.models.densenet",
         family=DenseNetConfig,
         renames=(("classifier", "classifier"), ("{*}", "features.{*}")),
-        fixed=_PLAIN_DENSENET | {"stem": "imagenet"},
+        fixed=_TORCHVISION_DENSENET_FIXED,
     ),
     Dialect(
         name="andreasveit",
@@ -312,7 +330,7 @@ DENSENET = (
             "norm5 > bn",
             "classifier > linear",
         ),
-        fixed={"dropout": 0.0, "concat": "new_old", "transition_relu": True, "stem": "cifar"},
+        fixed=_PLAIN_DENSENET | _BOTTLENECKS_AND_HALVES | {"stem": "cifar", "concat": "new_old"},
     ),
     Dialect(
         name="weiaicunzai",
@@ -335,7 +353,9 @@ DENSENET = (
             "norm5 > features.bn",
             "classifier > linear",
         ),
-        fixed={"dropout": 0.0, "concat": "old_new", "transition_relu": False, "stem": "cifar"},
+        fixed=_PLAIN_DENSENET
+        | _BOTTLENECKS_AND_HALVES
+        | {"stem": "cifar", "transition_relu": False},
     ),
     Dialect(name=OWN, source="flaxnets", family=DenseNetConfig),
 )
@@ -349,7 +369,8 @@ WIDE_RESNET = (
             "layer{s}.{b}.downsample.0 > block{s}.layer.{b}.convShortcut",
             "layer{s}.{b}.{*} > block{s}.layer.{b}.{*}",
         ),
-        fixed=_PLAIN_WRN | {"projection_input": "activated", "dropout_before": "conv2"},
+        fixed=_PLAIN_WRN
+        | {"projection_input": "activated", "dropout_before": "conv2", "conv_bias": False},
     ),
     Dialect(
         name="szagoruyko",
@@ -362,7 +383,7 @@ WIDE_RESNET = (
             "layer{s}.{b}.downsample.0.weight > group{s-1}.block{b}.convdim",
             "bn1 > bn",
         ),
-        fixed=_PLAIN_WRN | {"projection_input": "activated", "dropout": 0.0},
+        fixed=_PLAIN_WRN | {"projection_input": "activated", "dropout": 0.0, "conv_bias": False},
         counts_batches=False,
     ),
     Dialect(
@@ -371,6 +392,8 @@ WIDE_RESNET = (
         family=WideResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
         fixed={
+            "block": "basic",
+            "conv_bias": True,
             "projection_input": "raw",
             "stride_on": "conv2",
             "dropout_before": "bn2",
@@ -391,7 +414,13 @@ WIDE_RESNET = (
             "bn1 > bn",
             "fc > linear",
         ),
-        fixed=_PLAIN_WRN | {"projection_input": "raw", "dropout_before": "conv2", "dropout": 0.5},
+        fixed=_PLAIN_WRN
+        | {
+            "conv_bias": True,
+            "projection_input": "raw",
+            "dropout_before": "conv2",
+            "dropout": 0.5,
+        },
     ),
     Dialect(
         name="wrn_tutorial",
@@ -403,12 +432,18 @@ WIDE_RESNET = (
             "bn1 > fcl.0",
             "fc > fcl.4",
         ),
-        fixed=_PLAIN_WRN | {"projection_input": "raw", "dropout_before": "bn2"},
+        fixed=_PLAIN_WRN | {"projection_input": "raw", "dropout_before": "bn2", "conv_bias": False},
     ),
     Dialect(name=OWN, source="flaxnets", family=WideResNetConfig),
 )
 
-_KUANGLIU_PREACT = {"shortcut": "projection", "shortcut_input": "activated"}
+_KUANGLIU_PREACT = {
+    "shortcut": "projection",
+    "shortcut_input": "activated",
+    "conv_bias": False,
+    "stem_norm": False,
+    "final_norm": False,
+}
 
 PREACT_RESNET = (
     Dialect(
@@ -416,14 +451,14 @@ PREACT_RESNET = (
         source="kuangliu/pytorch-cifar, preact_resnet.py",
         family=PreActResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
-        fixed=_KUANGLIU_PREACT | {"block": "basic", "stride_on": "conv1", "final_norm": False},
+        fixed=_KUANGLIU_PREACT | {"block": "basic", "stride_on": "conv1"},
     ),
     Dialect(
         name="kuangliu",
         source="kuangliu/pytorch-cifar, preact_resnet.py",
         family=PreActResNetConfig,
         renames=_LINEAR_AND_SHORTCUT,
-        fixed=_KUANGLIU_PREACT | {"block": "bottleneck", "stride_on": "conv2", "final_norm": False},
+        fixed=_KUANGLIU_PREACT | {"block": "bottleneck", "stride_on": "conv2"},
     ),
     Dialect(
         name="weiaicunzai",
@@ -441,7 +476,14 @@ PREACT_RESNET = (
             "layer{s}.{b}.downsample.0 > stage{s}.{b}.shortcut",
             "fc > linear",
         ),
-        fixed={"shortcut": "projection", "shortcut_input": "raw", "stride_on": "conv1"},
+        fixed={
+            "shortcut": "projection",
+            "shortcut_input": "raw",
+            "stride_on": "conv1",
+            "conv_bias": True,
+            "stem_norm": True,
+            "final_norm": False,
+        },
     ),
     Dialect(name=OWN, source="flaxnets", family=PreActResNetConfig),
 )
