@@ -97,7 +97,9 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise CheckpointError(_NO_MODULE.format(path=str(path))) from error
         raise CheckpointError(_unreadable(error)) from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"it holds a {type(content).__name__}, not a state dict")
+        kind = type(content).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise CheckpointError(f"it holds {article} {kind}, not a state dict")
     return content
 
 
@@ -117,8 +119,11 @@ def _check_head(path: Path, head: bytes) -> None:
         raise CheckpointError("it is a web page, not weights; download the file itself")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError("it is a Git LFS pointer, not weights; run git lfs pull")
-    if path.suffix == ".safetensors" and head.startswith((b"PK", b"\x80")):
+    safe = head[8:9] == b"{"  # behind the header's length
+    if path.suffix == ".safetensors" and not safe and head.startswith((b"PK", b"\x80")):
         raise CheckpointError("it is a PyTorch file named .safetensors; rename it to .pth")
+    if path.suffix != ".safetensors" and safe and not head.startswith(b"PK"):
+        raise CheckpointError("it is a safetensors file; rename it to .safetensors")
 
 
 def _check_archive(path: Path) -> None:

@@ -537,7 +537,7 @@ def test_a_pickled_module(tmp_path: Path, torch: object) -> None:
 def test_something_else_than_a_state_dict(tmp_path: Path, torch: object, content: object) -> None:
     path = tmp_path / "weights.pth"
     torch.save(content, path)
-    message = f"holds a {type(content).__name__}, not a state dict"
+    message = f"holds an? {type(content).__name__}, not a state dict"
     with pytest.raises(CheckpointError, match=message):
         load(path)
 
