@@ -57,8 +57,11 @@ def abstract(config: ResNetConfig) -> ResNet:
         ({"stage_sizes": (), "widths": ()}, r"stage_sizes=\(\) must be positive whole numbers"),
         ({"widths": (4, 8.0)}, r"widths=\(4, 8\.0\) must be positive whole numbers"),
         ({"stem_width": -4}, r"stem_width=-4 must be positive"),
-        ({"num_classes": 0}, r"num_classes=0 must be positive"),
-        ({"num_classes": True}, r"num_classes=True must be positive whole numbers"),
+        ({"num_classes": -1}, r"num_classes=-1 must be a positive whole number, or 0 for a netw"),
+        ({"num_classes": True}, r"num_classes=True must be a positive whole number"),
+        ({"groups": 2}, r"groups=2 needs block='bottleneck'"),
+        ({"groups": 0, "block": "bottleneck"}, r"groups=0 must be positive whole numbers"),
+        ({"groups": 2.0, "block": "bottleneck"}, r"groups=2\.0 must be positive whole numbers"),
         ({"bottleneck_width": 2.0}, r"bottleneck_width=2\.0 needs block='bottleneck'"),
         (
             {"block": "bottleneck", "bottleneck_width": 0.1},
@@ -89,6 +92,28 @@ def test_cifar_depths_are_6n_plus_2(depth: int, near: tuple[int, int]) -> None:
         cifar_resnet(depth)
     for valid in near:
         assert cifar_resnet(valid).stage_sizes == ((valid - 2) // 6,) * 3
+
+
+@pytest.mark.parametrize(("depth", "near"), [(110, 12), (164, 18), (1001, 111)])
+def test_cifar_depths_with_bottlenecks_are_9n_plus_2(depth: int, near: int) -> None:
+    assert cifar_resnet(depth, block="bottleneck").stage_sizes == (near,) * 3
+    message = re.escape(f"9n+2 with n >= 1, got {depth + 6}; the nearest valid depths are {depth} ")
+    with pytest.raises(ValueError, match=message):
+        cifar_resnet(depth + 6, block="bottleneck")
+
+
+@pytest.mark.parametrize(
+    ("groups", "factor", "inner"), [(1, 1.0, 16), (2, 0.5, 16), (4, 0.25, 16), (3, 0.3, 12)]
+)
+def test_groups_of_bottlenecks(groups: int, factor: float, inner: int) -> None:
+    """The factor is on the width of one group: rounded down before it is multiplied."""
+    config = tiny(block="bottleneck", widths=(8, 16), groups=groups, bottleneck_width=factor)
+    block = blocks(abstract(config))["layer2.0"]
+    assert block.conv1.kernel.shape == (1, 1, 32, inner)
+    assert block.conv2.kernel.shape == (3, 3, inner // groups, inner)
+    assert block.conv3.kernel.shape == (1, 1, inner, 64)
+    assert [block.conv1.groups, block.conv2.groups, block.conv3.groups] == [1, groups, 1]
+    assert block.downsample[0].groups == 1
 
 
 def test_widths_may_shrink_with_a_projection(output_shapes: Callable) -> None:

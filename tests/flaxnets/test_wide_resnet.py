@@ -6,12 +6,17 @@ import pytest
 from flax import nnx
 
 import flaxnets
-from flaxnets.wide_resnet import PreactivationBlock, WideResNet, WideResNetConfig
+from flaxnets.layers import BatchNorm
+from flaxnets.preactivation import PreactivationBlock
+from flaxnets.wide_resnet import WideResNet, WideResNetConfig
 
 
 def tiny(**options: object) -> WideResNetConfig:
-    """One basic block a stage, 16, 32 and 64 channels."""
-    return WideResNetConfig(**({"depth": 10, "widen_factor": 1, "num_classes": 3} | options))
+    """One basic block a stage, 16, 32 and 64 channels; bottlenecks stride where they must."""
+    defaults = {"depth": 10, "widen_factor": 1, "num_classes": 3}
+    if options.get("block") == "bottleneck":
+        defaults["stride_on"] = "conv2"
+    return WideResNetConfig(**(defaults | options))
 
 
 def blocks(config: WideResNetConfig) -> dict[str, PreactivationBlock]:
@@ -41,10 +46,19 @@ def blocks(config: WideResNetConfig) -> dict[str, PreactivationBlock]:
         ({"depth": -2}, r"depth=-2 must be positive"),
         ({"widen_factor": 0}, r"widen_factor=0 must be positive"),
         ({"widen_factor": 1.5}, r"widen_factor=1\.5 must be positive whole numbers"),
-        ({"num_classes": 0}, r"num_classes=0 must be positive"),
+        ({"num_classes": -1}, r"num_classes=-1 must be a positive whole number, or 0 for a netw"),
+        ({"num_classes": 10.0}, r"num_classes=10\.0 must be a positive whole number"),
         ({"block": "wide"}, r"block='wide' is not one of basic, bottleneck"),
         ({"projection_input": "active"}, r"'active' is not one of .*did you mean activated"),
         ({"dropout_before": "conv3"}, r"'conv3' is not one of conv2, bn2.*did you mean conv2"),
+        ({"stride_on": "conv3"}, r"stride_on='conv3' is not one of conv1, conv2"),
+        (
+            {"depth": 13, "block": "bottleneck", "stride_on": "conv1"},
+            r"block='bottleneck' halves .* 3x3 .* needs stride_on='conv2', got 'conv1'",
+        ),
+        ({"final_norm_momentum": 1.0}, r"final_norm_momentum=1\.0 must be in \[0, 1\)"),
+        ({"final_norm_momentum": -0.1}, r"final_norm_momentum=-0\.1 must be in .*PyTorch"),
+        ({"final_norm_momentum": "0.9"}, r"final_norm_momentum='0\.9' must be in"),
         ({"init": "torch_"}, r"init='torch_' is not one of .*did you mean torch"),
         ({"dropout": -0.3}, r"dropout=-0\.3 must be a probability in \[0, 1\)"),
         ({"dropout": 1.0}, r"dropout=1\.0 must be a probability"),
@@ -100,6 +114,35 @@ def test_basic_block() -> None:
     assert block.conv2.kernel.shape == (3, 3, 96, 96)
     assert block.downsample[0].kernel.shape == (1, 1, 48, 96)
     assert [block.conv1.stride, block.conv2.stride, block.downsample[0].stride] == [2, 1, 2]
+
+
+def test_the_stride_may_sit_on_the_second_convolution() -> None:
+    block = blocks(tiny(stride_on="conv2"))["layer2.0"]
+    assert [block.conv1.stride, block.conv2.stride, block.downsample[0].stride] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("conv_bias", [False, True])
+def test_biases_are_on_every_convolution_or_on_none(conv_bias: bool) -> None:
+    model = nnx.eval_shape(
+        lambda: flaxnets.build(tiny(widen_factor=2, conv_bias=conv_bias), rngs=nnx.Rngs(0))
+    )
+    paths = nnx.to_flat_state(nnx.state(model, nnx.Param)).paths
+    kernels = {path[:-1] for path in paths if path[-1] == "kernel"}
+    biases = {path[:-1] for path in paths if path[-1] == "bias"}
+    assert len(kernels) == 1 + 3 * 3 + 1  # stem, three blocks with projections, classifier
+    assert kernels & biases == (kernels if conv_bias else {("fc",)})
+
+
+def test_only_the_last_norm_has_a_momentum_of_its_own() -> None:
+    model = nnx.eval_shape(lambda: flaxnets.build(tiny(final_norm_momentum=0.1), rngs=nnx.Rngs(0)))
+    momenta = {
+        ".".join(path): module.momentum
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, BatchNorm)
+    }
+    assert momenta.pop("bn1") == 0.1
+    assert set(momenta.values()) == {0.9}
+    assert len(momenta) == 6
 
 
 def test_bottleneck_block_is_wide_only_inside() -> None:
@@ -195,6 +238,7 @@ def test_sizes(
 ) -> None:
     """Outputs of a bottleneck are 4 times as wide as the unwidened stage, whatever the factor."""
     config = tiny(depth=depth, block=block, widen_factor=2)
+    assert config.stride_on == ("conv1" if block == "basic" else "conv2")
     assert output_shapes(config, 2, *size) == {
         "stem": (2, *maps[0], 16),
         "stage1": (2, *maps[0], 16 * factor),
