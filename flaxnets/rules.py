@@ -66,5 +66,10 @@ def blocks_per_stage(network: str, depth: int, per_block: int, offset: int) -> i
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Up to three of ``names`` that look like ``name``, joined for a message; '' if none does."""
-    return ", ".join(difflib.get_close_matches(name, list(names), n=3, cutoff=0.5))
+    """Up to three of ``names`` that begin with or look like ``name``, joined for a message; '' if
+    none does.
+    """
+    names = list(names)
+    longer = [other for other in names if name and other.startswith(name)]
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return ", ".join(list(dict.fromkeys([*longer[:2], *alike]))[:3])
