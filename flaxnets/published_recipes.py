@@ -63,22 +63,28 @@ class Recipe:
         return values
 
     def __str__(self) -> str:
-        """The numbers in one sentence."""
+        """The numbers in one line."""
+        rate = f"rate {self.learning_rate:g}"
+        if self.milestones:
+            rate += f" (times {self.decay_factor:g} after {_listed(self.milestones)} epochs)"
+        elif self.schedule == "cosine":
+            rate += " (cosine)"
         parts = [
             f"{self.epochs} epochs",
             f"batch {self.batch_size}",
             f"SGD with {'Nesterov ' if self.nesterov else ''}momentum {self.momentum:g}",
-            f"rate {self.learning_rate:g}",
+            rate,
             f"weight decay {self.weight_decay:g}",
         ]
-        if self.schedule == "step":
-            epochs = ", ".join(map(str, self.milestones))
-            parts[3] += f" (times {self.decay_factor:g} at epochs {epochs})"
-        elif self.schedule == "cosine":
-            parts[3] += " (cosine)"
         if self.warmup_epochs:
-            parts.append(f"warm-up of {self.warmup_epochs:g} epochs")
+            parts.append(f"{self.warmup_epochs:g}-epoch warm-up")
         return "; ".join(parts)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    """(1, 2, 3) as "1, 2 and 3"."""
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 # Recipes. An upstream project's stands for its paper's where it has an answer to what the paper

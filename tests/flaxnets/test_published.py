@@ -216,8 +216,8 @@ def test_recipes(name, epochs, batch, nesterov, decay, milestones):
 
 def test_recipes_read_as_sentences():
     assert str(RECIPES["weiaicunzai"]) == (
-        "200 epochs; batch 128; SGD with momentum 0.9; rate 0.1 (times 0.2 at epochs 59, 119, 159);"
-        " weight decay 0.0005; warm-up of 1 epochs"
+        "200 epochs; batch 128; SGD with momentum 0.9; rate 0.1 (times 0.2 after 59, 119 and 159 "
+        "epochs); weight decay 0.0005; 1-epoch warm-up"
     )
     assert "Nesterov momentum" in str(RECIPES["chenyaofo"])
     assert "rate 0.1 (cosine)" in str(RECIPES["chenyaofo"])
