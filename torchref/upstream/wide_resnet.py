@@ -327,7 +327,7 @@ class TutorialBlock(nn.Module):
 
 
 class Tutorial(nn.Module):
-    """A Korean tutorial's WRN: conv1, layer2 to layer4, and fcl, which starts with the last norm."""
+    """A Korean tutorial's WRN: conv1, layer2 to layer4, and fcl, whose first layer is a norm."""
 
     def __init__(
         self, depth: int, widen_factor: int, *, num_classes: int = 10, dropout: float = 0.3
