@@ -44,7 +44,9 @@ def shapes(config: DenseNetConfig) -> dict[str, tuple[int, ...]]:
         ({"growth_rate": 0}, r"growth_rate=0 must be positive"),
         ({"growth_rate": 2.5}, r"growth_rate=2\.5 must be positive whole numbers"),
         ({"stem_width": 0}, r"stem_width=0 must be positive"),
-        ({"num_classes": -1}, r"num_classes=-1 must be positive"),
+        ({"num_classes": -1}, r"num_classes=-1 must be a positive whole number, or 0 for a netw"),
+        ({"concat": "old"}, r"concat='old' is not one of old_new, new_old"),
+        ({"dropout_after": "conv"}, r"dropout_after='conv' is not one of every_conv, last_conv"),
     ],
 )
 def test_invalid_configs(options: dict[str, object], message: str) -> None:
@@ -162,11 +164,13 @@ def by_hand(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:
             y = drop(layer, "dropout1", layer.conv1(relu(layer.norm1(x))))
             if model.config.bottleneck:
                 y = drop(layer, "dropout2", layer.conv2(relu(layer.norm2(y))))
-            x = jnp.concatenate([x, y], axis=-1)
+            x = jnp.concatenate([x, y] if model.config.concat == "old_new" else [y, x], axis=-1)
         outputs[f"stage{stage}"] = x
         if stage < len(model.config.block_sizes):
             transition = getattr(model, f"transition{stage}")
-            y = drop(transition, "dropout", transition.conv(relu(transition.norm(x))))
+            y = transition.norm(x)
+            y = relu(y) if model.config.transition_relu else y
+            y = drop(transition, "dropout", transition.conv(y))
             height, width = y.shape[1] // 2 * 2, y.shape[2] // 2 * 2
             corners = [y[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
             x = sum(corners) / 4
@@ -198,6 +202,27 @@ def by_hand(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:
                 "transition1.dropout",
             ],
         ),
+        (
+            {
+                "dropout": 0.2,
+                "dropout_after": "last_conv",
+                "concat": "new_old",
+                "transition_relu": False,
+            },
+            [
+                "denseblock1.denselayer1.dropout2",
+                "denseblock1.denselayer2.dropout2",
+                "denseblock2.denselayer1.dropout2",
+            ],
+        ),
+        (
+            {"dropout": 0.2, "dropout_after": "last_conv", "bottleneck": False},
+            [
+                "denseblock1.denselayer1.dropout1",
+                "denseblock1.denselayer2.dropout1",
+                "denseblock2.denselayer1.dropout1",
+            ],
+        ),
     ],
 )
 def test_evaluation_is_the_network_written_out(
@@ -208,7 +233,7 @@ def test_evaluation_is_the_network_written_out(
     forward: Callable,
     mark_dropout: Callable,
 ) -> None:
-    """Dropout, replaced by a function that marks its place, follows every convolution but one."""
+    """Dropout is replaced by a function that marks its place."""
     model = randomize(flaxnets.build(tiny(**options), rngs=nnx.Rngs(0)))
     model.eval()
     assert mark_dropout(model) == places
@@ -219,8 +244,9 @@ def test_evaluation_is_the_network_written_out(
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("concat", ["old_new", "new_old"])
 def test_training_normalises_once_and_gives_what_the_paper_gives(
-    images: Callable, randomize: Callable, gradients: Callable
+    concat: str, images: Callable, randomize: Callable, gradients: Callable
 ) -> None:
     """In float64: outputs, gradients and every layer's running statistics."""
 
@@ -233,7 +259,7 @@ def test_training_normalises_once_and_gives_what_the_paper_gives(
 
     with jax.enable_x64(True):
         double = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-        model = randomize(flaxnets.build(tiny(), rngs=nnx.Rngs(0), **double))
+        model = randomize(flaxnets.build(tiny(concat=concat), rngs=nnx.Rngs(0), **double))
         x = jnp.asarray(images(3, 4, 5), jnp.float64)
         ours = gradients(loss_of(DenseNet.features), model, x)
         expected = gradients(loss_of(by_hand), model, x)

@@ -1,6 +1,7 @@
 """What every family has in common."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,15 @@ CONFIGS = {
         block_sizes=(2, 1), growth_rate=2, stem_width=4, num_classes=3
     ),
     "wrn": flaxnets.WideResNetConfig(depth=10, widen_factor=1, num_classes=3),
+    "preact_resnet": flaxnets.PreActResNetConfig(
+        stage_sizes=(1, 1), widths=(4, 8), stem_width=4, num_classes=3
+    ),
+}
+FIELDS = {name: {field.name for field in fields(config)} for name, config in CONFIGS.items()}
+WITH_DROPOUT = {
+    name: replace(config, dropout=0.5)
+    for name, config in CONFIGS.items()
+    if "dropout" in FIELDS[name]
 }
 
 
@@ -29,6 +39,10 @@ def config(request: pytest.FixtureRequest) -> Config:
 
 def build(config: Config, **options: object) -> Model:
     return flaxnets.build(config, rngs=nnx.Rngs(0), **options)
+
+
+def call(model: Model, x: jax.Array) -> jax.Array:
+    return model(x)
 
 
 def values(model: nnx.Module, *filters: object) -> dict[str, np.ndarray]:
@@ -99,9 +113,11 @@ def test_every_parameter_has_a_gradient(
     assert (jnp.abs(by_pictures).max((1, 2)) > 0).all()
 
 
-def test_variables_are_parameters_statistics_and_random_state(config: Config) -> None:
-    with_dropout = type(config)(**(vars(config) | {"dropout": 0.5}))
-    for made, kinds in ((config, 2), (with_dropout, 3)):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_variables_are_parameters_statistics_and_random_state(name: str) -> None:
+    for made, kinds in ((CONFIGS[name], 2), (WITH_DROPOUT.get(name), 3)):
+        if made is None:
+            continue
         model = nnx.eval_shape(lambda made=made: build(made))
         _, *states = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
         sizes = [len(nnx.to_flat_state(state).leaves) for state in states]
@@ -147,9 +163,9 @@ def test_float64_throughout(config: Config) -> None:
         assert dtypes == {jnp.dtype("float64"), jnp.dtype("int32")}
 
 
-def test_flags_of_the_two_modes(config: Config) -> None:
-    with_dropout = type(config)(**(vars(config) | {"dropout": 0.5}))
-    model = nnx.eval_shape(lambda: build(with_dropout))
+@pytest.mark.parametrize("name", WITH_DROPOUT)
+def test_flags_of_the_two_modes(name: str) -> None:
+    model = nnx.eval_shape(lambda: build(WITH_DROPOUT[name]))
 
     def flags() -> dict[str, set[bool]]:
         modules = [module for _, module in nnx.iter_modules(model)]
@@ -166,10 +182,9 @@ def test_flags_of_the_two_modes(config: Config) -> None:
 
 
 def test_dropout_is_random_only_in_training(images: Callable, forward: Callable) -> None:
-    config = type(CONFIGS["resnet"])(**(vars(CONFIGS["resnet"]) | {"dropout": 0.5}))
     # The rbg generator compiles in a tenth of the default's time.
     rngs = nnx.Rngs(params=0, dropout=jax.random.key(0, impl="rbg"))
-    model = flaxnets.build(config, rngs=rngs)
+    model = flaxnets.build(WITH_DROPOUT["resnet"], rngs=rngs)
     x = images(2, 6, 6)
     first, second = forward(model, x)["stage1"], forward(model, x)["stage1"]
     assert np.mean(np.asarray(first) != np.asarray(second)) > 0.2
@@ -197,6 +212,23 @@ def test_wrong_pictures(config: Config, shape: tuple[int, ...], dtype: type, mes
 
 def test_networks_of_one_seed_are_equal(config: Config) -> None:
     assert_equal(values(build(config), nnx.Param), values(build(config), nnx.Param))
+
+
+def test_without_a_classifier(config: Config, images: Callable, forward: Callable) -> None:
+    """The network ends with what the classifier would read; nothing else is another."""
+    whole, headless = build(config), build(replace(config, num_classes=0))
+    x = images(2, 6, 5)
+    expected, outputs = forward(whole, x), forward(headless, x)
+    assert outputs.keys() == expected.keys() - {"logits"}
+    assert outputs["pre_logits"].ndim == 2
+    for name, value in outputs.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    classifier = ("classifier" if config is CONFIGS["densenet"] else "fc") + "."
+    kept = {name: v for name, v in values(whole).items() if not name.startswith(classifier)}
+    assert_equal(values(headless), kept)
+    assert len(kept) == len(values(whole)) - 2
+    called = forward(headless, x, call)
+    np.testing.assert_allclose(called, expected["pre_logits"], rtol=1e-6, atol=1e-7)
 
 
 def test_avg_pool_pad_refuses_odd_maps() -> None:

@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 
 import torchref
+from torchref.densenet import TorchvisionDenseNet
 
 DENSENET_121 = {
     "block_sizes": (6, 12, 24, 16),
@@ -46,6 +47,27 @@ def test_outputs_are_torchvisions(randomize: Callable, images: Callable, trainin
         torch.testing.assert_close(ours.train(training)(x), expected, rtol=1e-10, atol=1e-12)
 
 
+def test_named_networks_are_torchvisions_without_its_prefix(images: Callable) -> None:
+    theirs = torchvision.models.densenet121(num_classes=7).eval()
+    ours = torchref.create("densenet121", num_classes=7).eval()
+    assert isinstance(ours, TorchvisionDenseNet)
+    assert type(ours.denseblock1) is type(theirs.features.denseblock1)
+    state = {key.removeprefix("features."): v for key, v in theirs.state_dict().items()}
+    assert list(ours.state_dict()) == list(state)
+    ours.load_state_dict(state)
+    x = images(1, 33, 40).float()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "densenet161", "densenet169", "densenet201"])
+def test_this_packages_class_has_the_same_keys_and_shapes(name: str) -> None:
+    with torch.device("meta"):
+        theirs, ours = torchref.create(name), torchref.create(name, dropout=0.1)
+    assert isinstance(ours, torchref.DenseNet)
+    assert list(shapes(ours).items()) == list(shapes(theirs).items())
+
+
 def test_bottleneck_names_and_shapes() -> None:
     with torch.device("meta"):
         state = shapes(torchref.create("densenet_bc_100_12"))
@@ -76,12 +98,36 @@ def test_compression_rounds_down() -> None:
     assert network.transition1.conv.out_channels == 4  # 0.3 * 15
 
 
-def test_new_features_come_last(record: Callable) -> None:
-    network = torchref.DenseNet(**TINY)
+@pytest.mark.parametrize("concat", ["old_new", "new_old"])
+def test_where_new_features_come(record: Callable, concat: str) -> None:
+    network = torchref.DenseNet(**TINY, concat=concat)
     seen = record(network, torch.randn(1, 3, 8, 8))
     x, out = seen["denseblock1"]
-    new = [seen[f"denseblock1.denselayer{number}"][1] for number in (1, 2)]
-    assert torch.equal(out, torch.cat([x, *new], dim=1))
+    parts = [x, *(seen[f"denseblock1.denselayer{number}"][1] for number in (1, 2))]
+    assert torch.equal(out, torch.cat(parts if concat == "old_new" else parts[::-1], dim=1))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_transitions_relu(record: Callable, relu: bool) -> None:
+    network = torchref.DenseNet(**TINY, transition_relu=relu)
+    seen = record(network, torch.randn(1, 3, 8, 8))
+    normed = seen["transition1.norm"][1]
+    assert normed.min() < 0
+    assert torch.equal(seen["transition1.conv"][0], normed.clamp(min=0) if relu else normed)
+
+
+@pytest.mark.parametrize(("bottleneck", "place"), [(True, "dropout2"), (False, "dropout1")])
+def test_dropout_as_torchvisions(record: Callable, bottleneck: bool, place: str) -> None:
+    network = torchref.DenseNet(
+        **TINY, bottleneck=bottleneck, dropout=0.25, dropout_after="last_conv"
+    )
+    names = {name for name, module in network.named_modules() if isinstance(module, nn.Dropout)}
+    layers = ("1.denselayer1", "1.denselayer2", "2.denselayer1", "3.denselayer1")
+    assert names == {f"denseblock{layer}.{place}" for layer in layers}
+    seen = record(network, torch.randn(2, 3, 32, 32))
+    assert {f"denseblock{layer}" for layer in layers} == {
+        name for name, (_, out) in seen.items() if any(out is seen[drop][1] for drop in names)
+    } - names
 
 
 @pytest.mark.parametrize("bottleneck", [True, False])
@@ -148,6 +194,9 @@ def test_invalid_depth(depth: int, bottleneck: bool, message: str) -> None:
         ({"growth_rate": 0}, "growth_rate must hold whole numbers of at least 1; got 0"),
         ({"block_sizes": (6, -1)}, r"block_sizes must hold .* got \(6, -1\)"),
         ({"stem": "cifar10"}, r"stem must be one of cifar, imagenet.*nearest: cifar\)"),
+        ({"concat": "new"}, "concat must be one of old_new, new_old; got 'new'"),
+        ({"dropout_after": "conv2"}, "dropout_after must be one of every_conv, last_conv"),
+        ({"num_classes": 1.5}, "num_classes must be a whole number of at least 1, or 0.*got 1.5"),
         ({"init": "he"}, "init must be one of"),
     ],
 )

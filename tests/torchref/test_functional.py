@@ -1,4 +1,4 @@
-"""The three families once more, written straight from a state dict with ``torch.nn.functional``.
+"""The four families once more, written straight from a state dict with ``torch.nn.functional``.
 
 Structure is read off the keys, as anything that only has a checkpoint must do. The last pooling is
 the upstream CIFAR codes' fixed 8x8 window, so that equality at 32x32 shows the global one to agree.
@@ -28,7 +28,9 @@ class Functional:
 
     def conv(self, name: str, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
         weight, bias = self.state[f"{name}.weight"], self.state.get(f"{name}.bias")
-        return F.conv2d(x, weight, bias, stride=stride, padding=weight.shape[-1] // 2)
+        groups = x.shape[1] // weight.shape[1]
+        padding = weight.shape[-1] // 2
+        return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
     def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         scale, shift = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
@@ -54,41 +56,53 @@ def numbered(layers: Functional, template: str, start: int) -> list[str]:
     return names
 
 
-def densenet(layers: Functional, x: torch.Tensor) -> torch.Tensor:
+def densenet(
+    layers: Functional, x: torch.Tensor, *, newest_first: bool = False, bare: bool = False
+) -> torch.Tensor:
+    """``bare``: transitions without ReLU."""
+    order = -1 if newest_first else 1
     x = layers.conv("conv0", x)
     for number, block in enumerate(numbered(layers, "denseblock{}", 1), start=1):
         features = [x]
         for layer in numbered(layers, block + ".denselayer{}", 1):
-            y = layers.conv(
-                f"{layer}.conv1", layers.activate(f"{layer}.norm1", torch.cat(features, 1))
-            )
+            known = torch.cat(features[::order], 1)
+            y = layers.conv(f"{layer}.conv1", layers.activate(f"{layer}.norm1", known))
             if layers.has(f"{layer}.conv2"):
                 y = layers.conv(f"{layer}.conv2", layers.activate(f"{layer}.norm2", y))
             features.append(y)
-        x = torch.cat(features, 1)
+        x = torch.cat(features[::order], 1)
         if layers.has(f"transition{number}"):
-            y = layers.activate(f"transition{number}.norm", x)
+            y = layers.norm(f"transition{number}.norm", x)
+            y = y if bare else y.clamp(min=0)
             x = F.avg_pool2d(layers.conv(f"transition{number}.conv", y), 2)
     return layers.head("classifier", layers.activate("norm5", x))
 
 
-def wide_resnet(layers: Functional, x: torch.Tensor, *, raw: bool) -> torch.Tensor:
+def preactivated(
+    layers: Functional, x: torch.Tensor, *, reads: str, strided: str = "conv1"
+) -> torch.Tensor:
+    """WRNs and pre-activation ResNets; ``reads``: the shortcut's input."""
     x = layers.conv("conv1", x)
+    x = layers.activate("bn0", x) if layers.has("bn0") else x
     for stage in numbered(layers, "layer{}", 1):
         for block in numbered(layers, stage + ".{}", 0):
             step = 2 if stage != "layer1" and block.endswith(".0") else 1
             first = layers.activate(f"{block}.bn1", x)
-            if layers.has(f"{block}.conv3"):
-                y = layers.activate(f"{block}.bn2", layers.conv(f"{block}.conv1", first))
-                y = layers.activate(f"{block}.bn3", layers.conv(f"{block}.conv2", y, step))
-                y = layers.conv(f"{block}.conv3", y)
-            else:
-                y = layers.activate(f"{block}.bn2", layers.conv(f"{block}.conv1", first, step))
-                y = layers.conv(f"{block}.conv2", y)
+            y = layers.conv(f"{block}.conv1", first, step if strided == "conv1" else 1)
+            for name in numbered(layers, block + ".conv{}", 2):
+                y = layers.activate(name.replace("conv", "bn"), y)
+                y = layers.conv(name, y, step if name.endswith(strided) else 1)
+            changes = x.shape != y.shape
+            if (reads == "activated" and changes) or (
+                reads == "activated_first" and block.endswith(".0")
+            ):
+                x = first
             if layers.has(f"{block}.downsample"):
-                x = layers.conv(f"{block}.downsample.0", x if raw else first, step)
+                x = layers.conv(f"{block}.downsample.0", x, step)
+            elif changes:
+                x = padded(x, y.shape[1], step, "zero_pad_end")
             x = x + y
-    return layers.head("fc", layers.activate("bn1", x))
+    return layers.head("fc", layers.activate("bn1", x) if layers.has("bn1") else x)
 
 
 def padded(x: torch.Tensor, channels: int, step: int, kind: str) -> torch.Tensor:
@@ -126,6 +140,7 @@ def resnet(layers: Functional, x: torch.Tensor, *, shortcut: str) -> torch.Tenso
 
 
 SMALL_RESNET = {"stage_sizes": (2, 2, 2)}
+SMALL_PREACT = {"stage_sizes": (2, 1, 1), "widths": (8, 12, 16), "stem_width": 8}
 SMALL_DENSENET = {"block_sizes": (3, 2, 2), "growth_rate": 6, "stem_width": 10}
 SHORTCUTS = ["zero_pad_end", "zero_pad_both", "projection", "projection_biased", "avg_pool_pad"]
 CASES = {
@@ -148,13 +163,52 @@ CASES = {
                 "widen_factor": factor,
                 "block": block,
                 "projection_input": projection,
+                "stride_on": strided,
             },
-            partial(wide_resnet, raw=projection == "raw"),
+            partial(preactivated, reads=projection, strided=strided),
         )
-        for block, depth in (("basic", 16), ("bottleneck", 22))
+        for block, depth, strided in (("basic", 16, "conv1"), ("bottleneck", 22, "conv2"))
         for projection in ("activated", "raw")
         for factor in (1, 2)
     },
+    "densenet new first, transitions without ReLU": (
+        torchref.DenseNet,
+        SMALL_DENSENET | {"concat": "new_old", "transition_relu": False},
+        partial(densenet, newest_first=True, bare=True),
+    ),
+    "meliketoy": (
+        partial(torchref.create, "meliketoy_wrn_16_8"),
+        {"depth": 10, "widen_factor": 2, "dropout": 0.0},
+        partial(preactivated, reads="raw", strided="conv2"),
+    ),
+    "preact thin": (
+        partial(torchref.create, "preact_resnet110"),
+        SMALL_RESNET,
+        partial(preactivated, reads="activated_first"),
+    ),
+    "preact thin bottleneck": (
+        partial(torchref.create, "preact_resnet164"),
+        SMALL_RESNET | {"shortcut_input": "activated_first"},
+        partial(preactivated, reads="activated"),
+    ),
+    "preact kuangliu": (
+        partial(torchref.create, "preact_resnet50_cifar"),
+        SMALL_PREACT,
+        partial(preactivated, reads="activated", strided="conv2"),
+    ),
+    **{
+        f"preact weiaicunzai {depth}": (
+            partial(torchref.create, f"weiaicunzai_preact_resnet{depth}_cifar"),
+            SMALL_PREACT | {"num_classes": 10},
+            partial(preactivated, reads="raw"),
+        )
+        for depth in (18, 50)
+    },
+    "resnext": (
+        partial(torchref.create, "resnet50_cifar"),
+        SMALL_PREACT | {"groups": 2, "bottleneck_width": 0.5},
+        partial(resnet, shortcut="projection"),
+    ),
     **{
         f"resnet14 {kind}": (
             partial(torchref.create, "resnet20"),

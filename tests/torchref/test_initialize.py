@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock
 import torchref
 from torchref.initialize import initialize
 
-INITS = ["fan_out", "fan_out_zero_bias", "fan_in", "torch"]
+INITS = ["fan_out", "fan_out_zero_bias", "fan_in", "fan_in_zero_bias", "xavier", "torch"]
 
 
 def small_network() -> nn.Module:
@@ -24,6 +24,8 @@ def small_network() -> nn.Module:
         ("fan_out", math.sqrt(2 / (15 * 200)), 1 / math.sqrt(3 * 300)),
         ("fan_out_zero_bias", math.sqrt(2 / (15 * 200)), 1 / math.sqrt(3 * 300)),
         ("fan_in", math.sqrt(2 / (15 * 40)), math.sqrt(2 / 300)),
+        ("fan_in_zero_bias", math.sqrt(2 / (15 * 40)), 1 / math.sqrt(3 * 300)),
+        ("xavier", math.sqrt(2 * 2 / (15 * 240)), 1 / math.sqrt(3 * 300)),
         ("torch", 1 / math.sqrt(3 * 15 * 40), 1 / math.sqrt(3 * 300)),  # uniform: b / sqrt(3)
     ],
 )
@@ -44,7 +46,7 @@ def test_normal_or_uniform(init: str) -> None:
     conv, _, linear = network
     largest = [(w.abs().max() / w.std()).item() for w in (conv.weight, linear.weight)]
     # a uniform never leaves sqrt(3) standard deviations, 10^5 normal draws exceed 3.5
-    assert (largest[0] > 3.5) == (init != "torch")
+    assert (largest[0] > 3.5) == (init not in ("torch", "xavier"))
     assert (largest[1] > 3.5) == (init == "fan_in")
 
 
@@ -53,8 +55,9 @@ def test_biases(init: str) -> None:
     network = small_network()
     initialize(network, init)
     conv, _, linear = network
-    assert conv.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 15 * 40), rel=0.15)
-    expected = 0.0 if init == "fan_out_zero_bias" else 1 / math.sqrt(3 * 300)
+    expected = 0.0 if init == "xavier" else 1 / math.sqrt(3 * 15 * 40)
+    assert conv.bias.std().item() == pytest.approx(expected, rel=0.15)
+    expected = 0.0 if "zero_bias" in init else 1 / math.sqrt(3 * 300)
     assert linear.bias.std().item() == pytest.approx(expected, rel=0.1)
 
 
@@ -73,6 +76,14 @@ def test_unknown_init_names_the_valid_ones() -> None:
         ("densenet_40_12", {}, "fan_out_zero_bias"),
         ("densenet_bc_40_12", {}, "fan_out_zero_bias"),
         ("wrn_16_1", {}, "fan_out_zero_bias"),
+        ("resnet20_b", {}, "fan_out"),
+        ("resnet164", {"stage_sizes": (1,), "widths": (16,)}, "fan_out_zero_bias"),
+        ("preact_resnet110", {"stage_sizes": (1,), "widths": (16,)}, "fan_out_zero_bias"),
+        ("preact_resnet18_cifar", {"stage_sizes": (1,), "widths": (64,)}, "torch"),
+        ("densenet121", {"block_sizes": (1,)}, "fan_in_zero_bias"),
+        ("densenet_cifar", {"block_sizes": (1,)}, "torch"),
+        ("meliketoy_wrn_16_8", {"depth": 10, "widen_factor": 1}, "xavier"),
+        ("weiaicunzai_wrn_40_10", {"depth": 10, "widen_factor": 1}, "torch"),
     ],
 )
 def test_named_networks_are_initialized_as_published(name: str, options: dict, init: str) -> None:
@@ -91,6 +102,17 @@ def test_resnet_is_initialized_as_torchvisions_by_default() -> None:
     ours = torchref.ResNet(stage_sizes=(1, 1, 1, 1), num_classes=7)
     stds = [[p.std().item() for p in network.parameters()] for network in (ours, theirs)]
     torch.testing.assert_close(*map(torch.tensor, stds), rtol=0.1, atol=0.0, equal_nan=True)
+
+
+def test_densenet_is_initialized_as_torchvisions() -> None:
+    torch.manual_seed(3)
+    theirs = torchvision.models.DenseNet(16, (2, 1), 24, num_classes=7)
+    torch.manual_seed(3)
+    ours = torchref.create(
+        "densenet121", block_sizes=(2, 1), growth_rate=16, stem_width=24, num_classes=7
+    )
+    stds = [[p.std().item() for p in network.parameters()] for network in (ours, theirs)]
+    torch.testing.assert_close(*map(torch.tensor, stds), rtol=0.15, atol=0.0, equal_nan=True)
 
 
 def same(weights: list[torch.Tensor], others: list[torch.Tensor]) -> bool:

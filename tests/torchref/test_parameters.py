@@ -50,6 +50,15 @@ CIFAR_RESNETS = [
     ("kellerjordan_resnet56", KELLERJORDAN_B, {10: 857_706}),
     ("kellerjordan_resnet110", KELLERJORDAN_B, {10: 1_734_666}),
     ("kellerjordan_resnet20", KELLERJORDAN_C, {10: 270_410}),
+    # the same as networks of their own, and the bottlenecks that He et al. 2016 compare with
+    ("resnet20_b", {}, {10: 272_474, 100: 278_324}),
+    ("resnet32_b", {}, {10: 466_906, 100: 472_756}),
+    ("resnet44_b", {}, {10: 661_338, 100: 667_188}),
+    ("resnet56_b", {}, {10: 855_770, 100: 861_620}),
+    ("resnet110_b", {}, {10: 1_730_714, 100: 1_736_564}),
+    ("resnet1202_b", {}, {10: 19_424_026, 100: 19_429_876}),
+    ("resnet164", {}, {10: 1_704_154, 100: 1_727_284}),
+    ("resnet1001", {}, {10: 10_328_602, 100: 10_351_732}),
     # kuangliu
     ("resnet18_cifar", {}, {10: 11_173_962, 100: 11_220_132}),
     ("resnet34_cifar", {}, {10: 21_282_122, 100: 21_328_292}),
@@ -71,6 +80,11 @@ IMAGENET_RESNETS = [
     ("resnet50", B, {1000: 25_557_032}),
     ("wide_resnet50_2", B, {1000: 68_883_240}),
     ("wide_resnet101_2", B, {10: 124_858_186}),
+    ("resnext50_32x4d", {}, {1000: 25_028_904}),
+    ("resnext101_32x8d", {}, {1000: 88_791_336}),
+    ("resnext101_64x4d", {}, {1000: 83_455_272}),
+    ("resnext50_32x4d", B, {1000: 25_028_904}),
+    ("resnext101_64x4d", B, {1000: 83_455_272}),
     # pytorch-book: its head, and the first edition with a projection in layer1
     (
         "pytorch_book_resnet34",
@@ -78,6 +92,31 @@ IMAGENET_RESNETS = [
         {1000: 21_797_672, 100: 21_335_972, 10: 21_289_802, 2: 21_285_698},
     ),
     ("pytorch_book_resnet34_v1", {}, {1000: 21_801_896}),
+    (
+        "pytorch_book_resnet34_ch6_v1",
+        {},
+        {2: 46_993_986, 10: 46_998_090, 100: 47_044_260, 1000: 47_505_960},
+    ),
+]
+
+PREACT_RESNETS = [
+    # fb.resnet.torch and KaimingHe/resnet-1k-layers
+    ("preact_resnet110", {}, {10: 1_727_962, 100: 1_733_812}),
+    ("preact_resnet110_b", {}, {10: 1_730_522, 100: 1_736_372}),
+    ("preact_resnet164", {}, {10: 1_703_258, 100: 1_726_388}),
+    ("preact_resnet1001", {}, {10: 10_327_706, 100: 10_350_836}),
+    # kuangliu
+    ("preact_resnet18_cifar", {}, {10: 11_171_146, 100: 11_217_316}),
+    ("preact_resnet34_cifar", {}, {10: 21_279_306, 100: 21_325_476}),
+    ("preact_resnet50_cifar", {}, {10: 23_509_066, 100: 23_693_476}),
+    ("preact_resnet101_cifar", {}, {10: 42_501_194, 100: 42_685_604}),
+    ("preact_resnet152_cifar", {}, {10: 58_144_842, 100: 58_329_252}),
+    # weiaicunzai
+    ("weiaicunzai_preact_resnet18_cifar", {}, {10: 11_176_074, 100: 11_222_244}),
+    ("weiaicunzai_preact_resnet34_cifar", {}, {10: 21_287_946, 100: 21_334_116}),
+    ("weiaicunzai_preact_resnet50_cifar", {}, {10: 23_535_754, 100: 23_720_164}),
+    ("weiaicunzai_preact_resnet101_cifar", {}, {10: 42_553_994, 100: 42_738_404}),
+    ("weiaicunzai_preact_resnet152_cifar", {}, {10: 58_220_682, 100: 58_405_092}),
 ]
 
 DENSENETS = [
@@ -96,6 +135,29 @@ DENSENETS = [
     ("densenet_bc_40_12", wide(40, 36), {10: 1_542_682, 100: 1_578_412}),
     ("densenet_bc_40_12", wide(40, 48), {10: 2_733_130, 100: 2_780_740}),
     ("densenet_bc_40_12", wide(40, 60), {10: 4_261_690, 100: 4_321_180}),
+    # the same as networks of their own
+    ("densenet_100_24", {}, {10: 27_249_082, 100: 27_457_972}),
+    ("densenet_bc_250_24", {}, {10: 15_324_406, 100: 15_480_556}),
+    ("densenet_bc_190_40", {}, {10: 25_624_430, 100: 25_821_620}),
+    ("densenet_bc_40_36", {}, {10: 1_542_682, 100: 1_578_412}),
+    ("densenet_bc_40_48", {}, {10: 2_733_130, 100: 2_780_740}),
+    ("densenet_bc_40_60", {}, {10: 4_261_690, 100: 4_321_180}),
+    ("densenet121", {}, {1000: 7_978_856, 100: 7_056_356, 10: 6_964_106}),
+    ("densenet161", {}, {1000: 28_681_000, 100: 26_692_900, 10: 26_494_090}),
+    ("densenet169", {}, {1000: 14_149_480, 100: 12_650_980, 10: 12_501_130}),
+    ("densenet201", {}, {1000: 20_013_928, 100: 18_285_028, 10: 18_112_138}),
+    ("densenet264", {}, {1000: 33_337_704}),
+    *(
+        (prefix + name, {}, counts)
+        for prefix in ("", "weiaicunzai_")
+        for name, counts in {
+            "densenet121_cifar": {10: 6_956_298, 100: 7_048_548},
+            "densenet161_cifar": {10: 26_482_378, 100: 26_681_188},
+            "densenet169_cifar": {10: 12_493_322, 100: 12_643_172},
+            "densenet201_cifar": {10: 18_104_330, 100: 18_277_220},
+        }.items()
+    ),
+    ("densenet_cifar", {}, {10: 1_000_618, 100: 1_035_268}),
     # four blocks: torchvision's, and kuangliu's with the CIFAR stem
     ("densenet_bc_100_12", densenet(6, 12, 24, 16), {1000: 7_978_856}),
     ("densenet_bc_100_12", densenet(6, 12, 36, 24, growth_rate=48), {1000: 28_681_000}),
@@ -125,18 +187,35 @@ WIDE_RESNETS = [
     ("wrn_40_10", {}, {10: 55_841_754, 100: 55_899_444}),
     ("wrn_40_14", {}, {10: 109_416_410, 100: 109_497_140}),
     ("wrn_52_1", {}, {10: 758_362, 100: 764_212}),
+    # with biases: meliketoy and weiaicunzai
+    ("meliketoy_wrn_16_8", {}, {10: 10_965_866, 100: 11_012_036}),
+    ("meliketoy_wrn_28_10", {}, {10: 36_489_290, 100: 36_546_980}),
+    ("meliketoy_wrn_28_20", {}, {10: 145_835_690, 100: 145_950_980}),
+    ("meliketoy_wrn_40_10", {}, {10: 55_856_330, 100: 55_914_020}),
+    ("meliketoy_wrn_40_14", {}, {10: 109_436_810, 100: 109_517_540}),
+    ("weiaicunzai_wrn_40_10", {}, {10: 55_856_330, 100: 55_914_020}),
 ]
 
 IMAGENET_NAMES = [name for name, _, _ in IMAGENET_RESNETS]
-ROWS = [*CIFAR_RESNETS, *IMAGENET_RESNETS, *DENSENETS, *WIDE_RESNETS]
+IMAGENET_DENSENETS = [f"densenet{depth}" for depth in (121, 161, 169, 201, 264)]
+ROWS = [*CIFAR_RESNETS, *IMAGENET_RESNETS, *PREACT_RESNETS, *DENSENETS, *WIDE_RESNETS]
+
+
+def classes(name: str) -> int:
+    """The number of classes that a name stands for."""
+    if name == "pytorch_book_resnet34_ch6_v1":
+        return 2
+    if name in IMAGENET_NAMES or name in IMAGENET_DENSENETS:
+        return 1000
+    return 100 if name.startswith("weiaicunzai") else 10
 
 
 @pytest.mark.parametrize(("name", "options", "counts"), ROWS, ids=lambda value: str(value)[:40])
 def test_parameter_count(name: str, options: dict, counts: dict[int, int]) -> None:
     with torch.device("meta"):
         network = torchref.create(name, **options)
-    head = network.classifier if isinstance(network, torchref.DenseNet) else network.fc
-    assert head.out_features == (1000 if name in IMAGENET_NAMES else 10)
+    head = network.classifier if "densenet" in name else network.fc
+    assert head.out_features == classes(name)
     body = sum(p.numel() for p in network.parameters()) - head.out_features * (head.in_features + 1)
     assert {n: body + n * (head.in_features + 1) for n in counts} == counts
 

@@ -16,7 +16,7 @@ def torchvision_pair(name: str, **options: object) -> tuple[nn.Module, torchref.
         return torchref.create(name, **options), torchref.ResNet(**(RESNETS[name] | options))
 
 
-@pytest.mark.parametrize("name", sorted(TORCHVISION))
+@pytest.mark.parametrize("name", sorted(TORCHVISION & set(RESNETS)))
 def test_state_dict_is_torchvisions(name: str) -> None:
     theirs, ours = torchvision_pair(name)
     assert isinstance(theirs, torchvision.models.ResNet)
@@ -31,6 +31,7 @@ def test_state_dict_is_torchvisions(name: str) -> None:
         ("resnet18", (65, 48), True),
         ("resnet50", (64, 48), False),
         ("wide_resnet50_2", (33, 40), False),
+        ("resnext50_32x4d", (33, 40), False),
     ],
 )
 def test_outputs_are_torchvisions(
@@ -170,10 +171,12 @@ def test_any_input_size(size: tuple[int, int]) -> None:
         ({"stem": "mnist"}, "stem must be one of imagenet, cifar; got 'mnist'"),
         ({"shortcut": "zero_pad"}, r"shortcut must be one of .*nearest: zero_pad_end, zero_pad"),
         ({"project": "always"}, "project must be one of on_change, first_of_stage, every_block"),
-        ({"init": "fan"}, "init must be one of fan_out, fan_out_zero_bias, fan_in, torch"),
+        ({"init": "fan"}, "init must be one of fan_out, fan_out_zero_bias, fan_in, .*, torch"),
         ({"dropout": -0.1}, r"dropout is .* at least 0 \(none\) and below 1; got -0.1"),
         ({"dropout": 1.0}, "dropout is .* below 1; got 1.0"),
-        ({"num_classes": 0}, "num_classes must hold whole numbers of at least 1; got 0"),
+        ({"num_classes": -1}, "num_classes must be a whole number of at least 1, or 0 .*; got -1"),
+        ({"groups": 2}, "groups must be 1 with basic blocks.* got 2"),
+        ({"groups": 0, "block": "bottleneck"}, "groups must hold whole numbers .* got 0"),
         ({"stem_width": 1.5}, "stem_width must hold whole numbers of at least 1; got 1.5"),
         ({"stage_sizes": ()}, r"stage_sizes must hold whole numbers of at least 1; got \(\)"),
         ({"stage_sizes": (3, 0, 6, 3)}, r"stage_sizes must hold .* got \(3, 0, 6, 3\)"),

@@ -7,7 +7,8 @@ from torch import nn
 import torchref
 
 TINY = {"depth": 10, "widen_factor": 2}
-TINY_BOTTLENECK = {"depth": 13, "widen_factor": 2, "block": "bottleneck"}
+TINY_BOTTLENECK = {"depth": 13, "widen_factor": 2, "block": "bottleneck", "stride_on": "conv2"}
+TINY_LATE = TINY | {"stride_on": "conv2"}
 
 
 def shapes(**options: object) -> dict[str, tuple[int, ...]]:
@@ -39,7 +40,7 @@ def test_unwidened_network_has_no_projection_in_layer1() -> None:
 
 
 def test_only_the_inside_of_a_bottleneck_is_widened() -> None:
-    state = shapes(depth=22, widen_factor=3, block="bottleneck")
+    state = shapes(depth=22, widen_factor=3, block="bottleneck", stride_on="conv2")
     assert state["layer1.0.conv1.weight"] == (48, 16, 1, 1)
     assert state["layer1.0.conv2.weight"] == (48, 48, 3, 3)
     assert state["layer1.0.conv3.weight"] == (64, 48, 1, 1)
@@ -50,7 +51,9 @@ def test_only_the_inside_of_a_bottleneck_is_widened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "strided"), [(TINY, "conv1"), (TINY_BOTTLENECK, "conv2")], ids=str
+    ("options", "strided"),
+    [(TINY, "conv1"), (TINY_LATE, "conv2"), (TINY_BOTTLENECK, "conv2")],
+    ids=str,
 )
 def test_where_the_stride_is(options: dict, strided: str) -> None:
     network = torchref.WideResNet(**options)
@@ -103,6 +106,19 @@ def test_where_dropout_sits(record: Callable, options: dict, after: str, before:
         assert abs((dropped_out[kept] == 0).double().mean().item() - 0.3) < 0.08
 
 
+def test_meliketoys_biases_and_last_momentum() -> None:
+    with torch.device("meta"):
+        network = torchref.create("meliketoy_wrn_16_8", depth=10)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 6 + 3
+    assert all(convolution.bias is not None for convolution in convolutions)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [norm.momentum for norm in norms[:-1]] == [0.1] * 6
+    assert norms[-1] is network.bn1
+    assert network.bn1.momentum == 0.9
+    assert torchref.WideResNet(**TINY).bn1.momentum == pytest.approx(0.1, abs=1e-15)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (40, 23)])
 def test_any_input_size(size: tuple[int, int]) -> None:
     assert torchref.WideResNet(**TINY)(torch.zeros(2, 3, *size)).shape == (2, 10)
@@ -114,7 +130,7 @@ def test_any_input_size(size: tuple[int, int]) -> None:
         ({"depth": 27}, r"basic blocks is 6n\+4 .* got 27 \(nearest valid: 22 and 28\)"),
         ({"depth": 4}, r"6n\+4 with n >= 1; got 4 \(nearest valid: 10 and 16\)"),
         (
-            {"depth": 28, "block": "bottleneck"},
+            {"depth": 28, "block": "bottleneck", "stride_on": "conv2"},
             r"bottleneck blocks is 9n\+4 .* got 28 \(nearest valid: 22 and 31\)",
         ),
         ({"depth": 28.0}, "depth must hold whole numbers"),
@@ -123,8 +139,14 @@ def test_any_input_size(size: tuple[int, int]) -> None:
         ({"projection_input": "activate"}, "activated, raw.*nearest: activated"),
         ({"dropout_before": "conv3"}, "dropout_before must be one of conv2, bn2.*nearest: conv2"),
         ({"dropout": -0.3}, "dropout is .* got -0.3"),
-        ({"num_classes": True}, "num_classes must hold whole numbers of at least 1; got True"),
-        ({"init": "xavier"}, "init must be one of"),
+        ({"num_classes": True}, "num_classes must be a whole number of at least 1, or 0.*True"),
+        ({"stride_on": "conv3"}, "stride_on must be one of conv1, conv2"),
+        (
+            {"depth": 13, "block": "bottleneck"},
+            "stride_on must be conv2, the 3x3, with bottleneck blocks; got 'conv1'",
+        ),
+        ({"final_norm_momentum": 1.0}, "final_norm_momentum is .* below 1; got 1.0"),
+        ({"init": "glorot"}, "init must be one of"),
     ],
 )
 def test_invalid_configuration(options: dict, message: str) -> None:
