@@ -321,14 +321,19 @@ def test_initial_values(init: str) -> None:
     assert values["linear"].shape == (300, 100)
     if init == "torch":
         assert_uniform(values["conv"], 1 / np.sqrt(FAN_IN))
+    elif init == "xavier":
+        assert_uniform(values["conv"], np.sqrt(12 / (FAN_IN + FAN_OUT)))
     else:
-        assert_normal(values["conv"], np.sqrt(2 / (FAN_IN if init == "fan_in" else FAN_OUT)))
-    assert_uniform(values["conv bias"], 1 / np.sqrt(FAN_IN))
+        assert_normal(values["conv"], np.sqrt(2 / (FAN_IN if "fan_in" in init else FAN_OUT)))
+    if init == "xavier":
+        assert not values["conv bias"].any()
+    else:
+        assert_uniform(values["conv bias"], 1 / np.sqrt(FAN_IN))
     if init == "fan_in":
         assert_normal(values["linear"], np.sqrt(2 / 300))
     else:
         assert_uniform(values["linear"], 1 / np.sqrt(300))
-    if init == "fan_out_zero_bias":
+    if init in ("fan_out_zero_bias", "fan_in_zero_bias"):
         assert not values["linear bias"].any()
     else:
         assert_uniform(values["linear bias"], 1 / np.sqrt(300))
@@ -352,13 +357,14 @@ def test_no_two_layers_are_drawn_alike() -> None:
     assert len(np.unique(values)) > values.size - layers.BLOCK / 4
 
 
-@pytest.mark.parametrize("init", ["fan_in", "fan_out_zero_bias"])
+@pytest.mark.parametrize("init", ["fan_in", "fan_out_zero_bias", "xavier"])
 def test_initial_values_are_the_same_in_a_trace(init: str) -> None:
     def make() -> Sequential:
         maker = Layers(init, nnx.Rngs(3))
         return Sequential([maker.conv(64, 64, 3, bias=True), maker.norm(64), maker.linear(64, 10)])
 
     eager, compiled, shapes = make(), nnx.jit(make)(), nnx.eval_shape(make)
+    assert eager[0].kernel.size > layers.BLOCK  # drawn in several pieces
     states = [nnx.to_flat_state(nnx.state(module)) for module in (eager, compiled, shapes)]
     assert states[0].paths == states[1].paths == states[2].paths
     assert len(states[0].paths) == 9

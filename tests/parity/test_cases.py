@@ -31,12 +31,35 @@ def test_options_reach_every_choice_of_the_configs() -> None:
     }
     assert values("project") == {"on_change", "first_of_stage", "every_block"}
     assert values("projection_input") == {"activated", "raw"}
+    assert values("shortcut_input") == {"raw", "activated", "activated_first"}
+    assert values("stride_on") == {"conv1", "conv2"}
+    assert values("concat") == {"old_new", "new_old"}
+    assert values("dropout_after") == {"every_conv", "last_conv"}
+    assert values("transition_relu") == values("stem_norm") == values("final_norm") == {True, False}
+    assert values("final_norm_momentum") == {0.9, 0.1}
+    assert values("groups") == {1, 3, 4}
     assert values("dropout_before") == {"conv2", "bn2"}
     assert values("bottleneck") == values("conv_bias") == {True, False}
     assert values("compression") == {0.5, 0.7, 1.0}
     assert values("block") == {"basic", "bottleneck"}
     assert values("stem") == {"cifar", "imagenet"}
-    assert values("bottleneck_width") == {1.0, 2.0}
+    assert values("bottleneck_width") == {1.0, 2.0, 0.25}
+
+
+@pytest.mark.parametrize("name", flaxnets.list_models())
+def test_last_maps_of_named_networks_have_several_pixels(name: str) -> None:
+    case = find_case(name)
+    halvings = len(getattr(flaxnets.get_config(name), "stage_sizes", ())) - 1
+    if "densenet" in name:
+        halvings = len(flaxnets.get_config(name).block_sizes) - 1
+    elif "wrn" in name:
+        halvings = 2
+    if getattr(flaxnets.get_config(name), "stem", "cifar") == "imagenet":
+        halvings += 2
+    size = 2**halvings
+    round_up = 0 if "densenet" in name else size - 1
+    height, width = ((side + round_up) // size for side in (case.height, case.width))
+    assert height * width * case.batch >= 8
 
 
 def test_pictures_are_not_square_but_where_the_case_says_so() -> None:

@@ -18,6 +18,11 @@ QUICK = (
     "bottleneck, ImageNet stem",
     "densenet, bottleneck",
     "wrn, raw projection",
+    "wrn, meliketoy's",
+    "bottleneck, groups",
+    "densenet, new maps first",
+    "preact basic, activated_first zero_pad_end",
+    "preact bottleneck, weiaicunzai's",
 )
 
 
