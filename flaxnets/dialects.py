@@ -258,7 +258,7 @@ DENSENET = (
         name="torchvision",
         source="torchvision.models.densenet",
         family=DenseNetConfig,
-        renames=(("classifier", "classifier"), ("{*}", "features.{*}")),
+        renames=_TORCHVISION_DENSENET,
         fixed=_TORCHVISION_DENSENET_FIXED,
     ),
     Dialect(
@@ -278,7 +278,7 @@ DENSENET = (
         name="timm",
         source="timm.models.densenet",
         family=DenseNetConfig,
-        renames=(("classifier", "classifier"), ("{*}", "features.{*}")),
+        renames=_TORCHVISION_DENSENET,
         fixed=_TORCHVISION_DENSENET_FIXED,
     ),
     Dialect(
