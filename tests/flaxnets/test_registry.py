@@ -265,7 +265,7 @@ def test_aliases(alias: str, name: str) -> None:
         ("resnext101_64x4d", {"groups": 64, "bottleneck_width": 1 / 16, "init": "fan_out"}),
         (
             "pytorch_book_resnet34_ch6_v1",
-            {"widths": (128, 256, 512, 512), "project": "first_of_stage", "stem_width": 64},
+            {"widths": (128, 256, 512, 512), "stem_width": 64, "num_classes": 2},
         ),
         ("resnet56_b", {"shortcut": "projection", "init": "fan_out", "stage_sizes": (9, 9, 9)}),
         ("resnet110_b", {"shortcut": "projection", "init": "fan_in"}),
