@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     # A command's ``run`` takes the options and returns the exit status; what it can't do, or not
     # without another package, it raises as ValueError, OSError or ImportError of one line.
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands: Any = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = commands.add_parser("list", help="the networks, a line each")
     command.add_argument(

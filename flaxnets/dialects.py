@@ -39,6 +39,7 @@ class Dialect:
         fixed: config fields that upstream's code always has so: those that leave no trace in a
             key, and others, so that nothing is written in its names that it could not read.
         assumed: the same, but look-alikes are known that differ.
+        choices: the values that a field may have in code with these names, where it has a choice.
         counts_batches: whether batch norms have ``num_batches_tracked``.
         note: what a user of upstream's module has to know besides.
     """
@@ -49,6 +50,7 @@ class Dialect:
     renames: tuple[tuple[str, str], ...] = ()
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     assumed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     counts_batches: bool = True
     note: str = ""
 
@@ -71,12 +73,21 @@ class Dialect:
             names[key] = ours
         return dict(reversed(names.items())) if len(set(names.values())) == len(names) else None
 
-    def contradictions(self, config: object) -> dict[str, Any]:
-        """The fields of a config that upstream's code has otherwise, with upstream's values."""
-        values = {**self.fixed, **self.assumed}
+    def contradictions(self, config: object, *, look_alikes: bool = False) -> dict[str, Any]:
+        """The fields of a config that upstream's code has otherwise, with upstream's values.
+
+        Args:
+            config: of the dialect's family.
+            look_alikes: whether what look-alikes are known to do is no contradiction.
+        """
+        values = {**self.fixed, **({} if look_alikes else self.assumed)}
         if getattr(config, "dropout", 0.0) == 0:  # it sits nowhere
             values = {name: values[name] for name in values if not name.startswith("dropout_")}
-        return {field: value for field, value in values.items() if getattr(config, field) != value}
+        wrong = {field: value for field, value in values.items() if getattr(config, field) != value}
+        for field, allowed in self.choices.items():
+            if field not in values and getattr(config, field) not in allowed:
+                wrong[field] = " or ".join(map(str, allowed))
+        return wrong
 
 
 def _reversed(renames: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -210,6 +221,7 @@ RESNET = (
             "stem": "cifar",
             "block": "basic",
         },
+        choices={"shortcut": ("zero_pad_end", "avg_pool_pad", "projection_biased")},
     ),
     Dialect(
         name="akamaster",
@@ -218,6 +230,7 @@ RESNET = (
         renames=_LINEAR_AND_SHORTCUT,
         fixed=_PLAIN_RESNET | {"stem": "cifar", "block": "basic"},
         assumed={"shortcut": "zero_pad_both"},
+        choices={"shortcut": ("zero_pad_both", "zero_pad_end")},
     ),
     Dialect(
         name="akamaster",

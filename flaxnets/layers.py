@@ -5,6 +5,8 @@ variance that is unbiased, PyTorch's default initialisation, and children of a `
 "0", "1", ... so that the path of a variable is PyTorch's key with another leaf.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import itertools
@@ -211,12 +213,11 @@ class BatchNorm(nnx.Module):
         stat_dtype = jnp.promote_types(jnp.float32, param_dtype)
         self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
         self.use_running_average = False
-        # Made by NumPy: a jnp.ones compiles once for every number of features.
-        self.scale = nnx.Param(jnp.asarray(np.ones(features), param_dtype))
-        self.bias = nnx.Param(jnp.asarray(np.zeros(features), param_dtype))
-        self.mean = nnx.BatchStat(jnp.asarray(np.zeros(features), stat_dtype))
-        self.var = nnx.BatchStat(jnp.asarray(np.ones(features), stat_dtype))
-        self.num_batches_tracked = nnx.BatchStat(jnp.asarray(0, jnp.int32))
+        self.scale = nnx.Param(_full(1, (features,), param_dtype))
+        self.bias = nnx.Param(_full(0, (features,), param_dtype))
+        self.mean = nnx.BatchStat(_full(0, (features,), stat_dtype))
+        self.var = nnx.BatchStat(_full(1, (features,), stat_dtype))
+        self.num_batches_tracked = nnx.BatchStat(_full(0, (), jnp.int32))
 
     def __call__(self, x: jax.Array | FeatureMaps) -> jax.Array:
         """(..., C) to the same shape, in ``dtype``.
@@ -280,7 +281,11 @@ class Layers:
         self.init, self.rngs, self.dtype, self.param_dtype = init, rngs, dtype, param_dtype
         # One draw from the stream, not one a layer: under a trace each costs as much as all before.
         key = rngs.params()
-        self._keys = (jax.random.fold_in(key, number) for number in itertools.count())
+        self._keys: Iterator[jax.Array] = (
+            itertools.repeat(key)
+            if _SHAPES_ONLY.get()
+            else (jax.random.fold_in(key, number) for number in itertools.count())
+        )
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv:
         """A ``Conv``; options are its ``stride``, ``groups`` and ``bias``."""
@@ -366,6 +371,22 @@ def check_images(x: jax.Array) -> None:
         )
 
 
+_SHAPES_ONLY: contextvars.ContextVar[bool] = contextvars.ContextVar("shapes_only", default=False)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Layers made in this context hold ``jax.ShapeDtypeStruct`` where they would hold arrays.
+
+    What ``nnx.eval_shape`` gives too, but without a trace, which takes seconds for a deep network.
+    """
+    token = _SHAPES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ONLY.reset(token)
+
+
 BLOCK = 2**15
 
 
@@ -392,6 +413,8 @@ def _draw(
     a DenseNet. Under a trace all blocks of a kernel are one operation, the same numbers: thousands
     of operations for a wide network would take longer to trace than anything else.
     """
+    if _SHAPES_ONLY.get():
+        return _shape_only(shape, dtype)
     size = math.prod(shape)
     count = math.ceil(size / BLOCK)
     if isinstance(key, jax.core.Tracer):
@@ -416,4 +439,15 @@ def _xavier_uniform(key: jax.Array, shape: tuple[int, ...], fans: int, dtype: An
 
 
 def _zeros(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
-    return jnp.asarray(np.zeros(shape), dtype)
+    return _full(0, shape, dtype)
+
+
+def _full(value: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    if _SHAPES_ONLY.get():
+        return _shape_only(shape, dtype)
+    # Made by NumPy: a jnp.ones compiles once for every number of features.
+    return jnp.asarray(np.full(shape, value), dtype)
+
+
+def _shape_only(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))

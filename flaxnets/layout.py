@@ -3,9 +3,11 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from flax import nnx
 
 from flaxnets import registry
+from flaxnets.layers import shapes_only
 
 Path = tuple[str, ...]
 
@@ -48,13 +50,29 @@ def torch_name(path: tuple[Any, ...]) -> str:
     return ".".join([*parents, LEAF_NAMES.get(leaf, leaf)])
 
 
-@functools.cache
-def layout(config: registry.Config) -> tuple[Entry, ...]:
-    """Every variable of the network in PyTorch's key order; nothing is allocated."""
+class Skeleton(NamedTuple):
+    """A network with shapes in place of arrays.
+
+    Attributes:
+        entries: its variables in PyTorch's key order.
+        graphdef: its structure.
+        variables: by path; each holds a ``jax.ShapeDtypeStruct``.
+        random: whether it has random state too, which dropout has.
+    """
+
+    entries: tuple[Entry, ...]
+    graphdef: nnx.GraphDef[Any]
+    variables: dict[Any, Any]
+    random: bool
+
+
+@functools.lru_cache(maxsize=64)
+def skeleton(config: registry.Config, dtype: Any, param_dtype: Any) -> Skeleton:
+    """The structure of a network; nothing is allocated."""
     entries: list[Entry] = []
 
     def walk(module: nnx.Module, prefix: Path) -> None:
-        for name, child in vars(module).items():
+        for name, child in vars(module).items():  # in the order of definition
             path = (*prefix, name)
             if isinstance(child, VARIABLES):
                 order = TO_TORCH_AXES.get(child.ndim, range(child.ndim))
@@ -63,10 +81,17 @@ def layout(config: registry.Config) -> tuple[Entry, ...]:
             elif isinstance(child, nnx.Module) and not isinstance(child, nnx.Dropout):
                 walk(child, path)
 
-    def build() -> nnx.Module:
-        model = registry.build(config, rngs=nnx.Rngs(0))
-        walk(model, ())  # here, where attributes still stand in the order of definition
-        return model
+    with shapes_only():
+        model = registry.build(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype)
+    walk(model, ())
+    graphdef, *states = nnx.split(model, VARIABLES, nnx.RngState)
+    variables, random_state = states
+    flat = nnx.to_flat_state(variables)
+    random = bool(nnx.to_flat_state(random_state).paths)
+    by_path = dict(zip(flat.paths, flat.leaves, strict=True))
+    return Skeleton(tuple(entries), graphdef, by_path, random)
 
-    nnx.eval_shape(build)
-    return tuple(entries)
+
+def layout(config: registry.Config) -> tuple[Entry, ...]:
+    """Every variable of the network in PyTorch's key order; nothing is allocated."""
+    return skeleton(config, jnp.float32, jnp.float32).entries

@@ -30,6 +30,8 @@ class Match:
         wrong: keys of another shape, with both shapes.
         undecided: config fields that neither the keys, nor the dialect, nor the caller decide, with
             the values they may have; () for any rate.
+        contradicted: config fields that the caller wants otherwise than the code with these names
+            has them, with that code's values.
     """
 
     dialect: Dialect
@@ -38,6 +40,7 @@ class Match:
     unexpected: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     undecided: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    contradicted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def problems(self) -> int:
@@ -80,7 +83,7 @@ def match(
         rules.require_choice("an option", option, set().union(*map(field_names, families)))
     refuse(shapes)
     if arch is not None:
-        return _matchnamed_networks(shapes, arch, dialects, options)
+        return _match_arch(shapes, arch, dialects, options)
     return _match_any(shapes, dialects, options, confirmed=dialect is not None)
 
 
@@ -107,7 +110,7 @@ def refuse(shapes: Shapes) -> None:
             raise CheckpointError(f"these are weights of {refusal.source}: {refusal.reason}")
 
 
-def _matchnamed_networks(
+def _match_arch(
     shapes: Shapes, arch: str, dialects: Iterable[Dialect], options: Mapping[str, Any]
 ) -> Match:
     config = registry.get_config(arch, **options)
@@ -123,21 +126,20 @@ def _matchnamed_networks(
             f"{matches[0].listed()}{hint}"
         )
     for found in fitting:
-        if not _disagreements(found, options):
+        if not found.contradicted:
             return found
-    wrong = _disagreements(fitting[0], options)
     raise CheckpointError(
         f"these are weights of {fitting[0].dialect.source}, which computes something else than "
-        f"{arch}: {_settings(wrong)}. Pass these options, or leave arch out"
+        f"{arch}: {_settings(fitting[0].contradicted)}. Pass these options, or leave arch out"
     )
 
 
-def _disagreements(found: Match, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        field: value
-        for field, value in found.dialect.contradictions(found.config).items()
-        if field not in options and field not in TRAINING_ONLY
-    }
+def contradictions(
+    dialect: Dialect, config: Config, *, look_alikes: bool = False
+) -> dict[str, Any]:
+    """What a network computes otherwise than the code of a dialect, with that code's values."""
+    found = dialect.contradictions(config, look_alikes=look_alikes)
+    return {field: value for field, value in found.items() if field not in TRAINING_ONLY}
 
 
 def _match_any(
@@ -155,12 +157,18 @@ def _match_any(
             "or rename the keys"
         )
     fitting = [each for each in found if not each.problems]
+    if fitting and all(each.contradicted for each in fitting):
+        raise CheckpointError(
+            f"these are weights of {fitting[0].dialect.source}, whose code has "
+            f"{_settings(fitting[0].contradicted)}, which is not what the options ask for"
+        )
     if not fitting:
         nearest = min(found, key=_problems)
         raise CheckpointError(
             f"these are the weights of no network that is known here; {_closest(nearest)} is the "
             f"nearest:{nearest.listed()}"
         )
+    fitting = [each for each in fitting if not each.contradicted]
     # This package's own names are torchvision's, so code bases that decide more come first.
     fitting = [each for each in fitting if each.dialect.name != OWN] or fitting
     decided = [each for each in fitting if not each.undecided]
@@ -190,7 +198,11 @@ def _recognise(
     if not options.keys() <= field_names(dialect.family):
         return None
     known = {**decided, **traits.known, **options}
-    undecided = {field: values for field, values in traits.unknown.items() if field not in known}
+    undecided = {
+        field: tuple(value for value in values if value in dialect.choices.get(field, values))
+        for field, values in traits.unknown.items()
+        if field not in known
+    }
     if known.get("dropout") == 0:
         for field in ("dropout_before", "dropout_after"):
             undecided.pop(field, None)
@@ -210,6 +222,7 @@ def _hold(shapes: Shapes, dialect: Dialect, config: Config) -> Match:
     return Match(
         dialect=dialect,
         config=config,
+        contradicted=contradictions(dialect, config, look_alikes=True),
         missing=tuple(
             f"{key} {shape}"
             for key, shape in expected.items()

@@ -11,7 +11,7 @@ from flax import nnx
 
 from flaxnets import registry
 from flaxnets.intercept import Path, intercepted
-from flaxnets.layers import Conv
+from flaxnets.layers import Conv, shapes_only
 from flaxnets.text_table import aligned
 
 
@@ -105,7 +105,8 @@ def summary(
     if isinstance(model_or_name, str):
         name = registry.canonical_name(model_or_name)
         config = registry.get_config(name, **overrides)
-        model: Any = nnx.eval_shape(lambda: registry.build(config, rngs=nnx.Rngs(0)))
+        with shapes_only():
+            model: Any = registry.build(config, rngs=nnx.Rngs(0))
     elif overrides:
         raise ValueError(
             f"options ({', '.join(overrides)}) belong to a network's name; a model has its own"

@@ -5,6 +5,7 @@ does not fit. Names are translated by ``flaxnets.dialects``; kernels are transpo
 """
 
 import dataclasses
+import functools
 import json
 import os
 import warnings
@@ -18,10 +19,10 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import registry
-from flaxnets.checkpoint_files import StateDict, read_state_dict, write_state_dict
+from flaxnets.checkpoint_files import FLOATS, StateDict, read_state_dict, write_state_dict
 from flaxnets.dialects import BATCHES_TRACKED, OWN, Dialect
-from flaxnets.layout import FROM_TORCH_AXES, TO_TORCH_AXES, VARIABLES, Entry, Path, layout
-from flaxnets.matching import CheckpointError, Match, find_dialects, match
+from flaxnets.layout import FROM_TORCH_AXES, TO_TORCH_AXES, VARIABLES, Entry, Path, layout, skeleton
+from flaxnets.matching import CheckpointError, Match, contradictions, find_dialects, match
 
 CLASSIFIERS = ("fc", "classifier")
 
@@ -52,8 +53,8 @@ def load_torch(
         rngs: its ``params`` stream gives the key of a new classifier and of dropout; by default
             that of ``nnx.Rngs(0)``.
         dtype: compute dtype.
-        param_dtype: dtype of the parameters; None keeps the checkpoint's. Batch statistics are
-            float32 or wider.
+        param_dtype: dtype of the parameters; None keeps the checkpoint's (the widest, where it has
+            several). Batch statistics are float32 or wider.
         options: fields of the network's config, such as ``num_classes`` or ``dropout``. Those that
             leave no trace in a checkpoint are never guessed.
 
@@ -80,7 +81,8 @@ def load_torch(
     values = {found.dialect.from_upstream(key) or key: array for key, array in arrays.items()}
     _warn_of_values(found.dialect, values)
     if param_dtype is None:
-        param_dtype = next(iter(values.values())).dtype
+        floats = {value.dtype for value in values.values() if value.dtype in FLOATS}
+        param_dtype = functools.reduce(jnp.promote_types, floats)
     given = None
     if head == "new":
         given = {key: value for key, value in values.items() if not _of_classifier(key)}
@@ -159,25 +161,22 @@ def _build(
         return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
     key = jax.random.key(0) if rngs is None else rngs.params()
-    graphdef, *states = nnx.split(nnx.eval_shape(build, key), VARIABLES, nnx.RngState)
-    wanted, random_state = states
-    flat = nnx.to_flat_state(wanted)
-    variables = dict(zip(flat.paths, flat.leaves, strict=True))
-    missing = []
-    for entry in layout(config):
-        variable = variables[entry.path]
-        if entry.key in values or entry.key.endswith(BATCHES_TRACKED):
-            value = values.get(entry.key, np.zeros((), np.int64))
-            axes = FROM_TORCH_AXES.get(value.ndim, range(value.ndim))
-            # A copy: the array may lie in memory that the caller, or a mapped file, can change.
-            variable.set_value(jnp.array(value.transpose(axes), variable.dtype))
-        else:
-            missing.append(entry.path)
-    if missing or jax.tree.leaves(random_state):
+    empty = skeleton(config, dtype, param_dtype)  # type: ignore[arg-type]
+    given = {
+        entry.path: _from_torch_layout(
+            values.get(entry.key, np.zeros((), np.int64)), empty.variables[entry.path].dtype
+        )
+        for entry in empty.entries
+        if entry.key in values or entry.key.endswith(BATCHES_TRACKED)
+    }
+    arrays = dict(zip(given, jax.device_put(list(given.values())), strict=True))
+    random_state: nnx.State[Any, Any] = nnx.State({})
+    if empty.random or len(arrays) < len(empty.entries):
+        missing = [entry.path for entry in empty.entries if entry.path not in given]
         initial, random_state = _initial(build, key, missing)
-        for path, array in initial.items():
-            variables[path].set_value(array)
-    return nnx.merge(graphdef, nnx.from_flat_state(variables.items()), random_state)
+        arrays |= initial
+    state = {path: variable.replace(arrays[path]) for path, variable in empty.variables.items()}
+    return nnx.merge(empty.graphdef, nnx.from_flat_state(state.items()), random_state)
 
 
 def _initial(
@@ -249,9 +248,9 @@ def momentum_to_torch(model: nnx.Module, momentum: nnx.State) -> dict[str, Any]:
             ``trace``.
 
     Returns:
-        ``{"state": {index: {"momentum_buffer": array}}, "param_groups": [{"params": [...]}]}``; the
-        group's rates are left to the optimizer that it is loaded into. In every dialect parameters
-        have the same order.
+        ``{"state": {index: {"momentum_buffer": array}}, "param_groups": [{"params": [...]}]}`` with
+        NumPy arrays, which ``torch.from_numpy`` turns into tensors. The group's rates are left to
+        the optimizer that it is loaded into. In every dialect parameters have the same order.
     """
     values = _by_path(momentum)
     entries = _parameters(model)
@@ -298,8 +297,8 @@ def momentum_from_torch(model: nnx.Module, optimizer: Mapping[str, Any]) -> nnx.
     variables = dict(zip(flat.paths, flat.leaves, strict=True))
     for entry, array in zip(entries, arrays.values(), strict=True):
         variable = variables[entry.path]
-        axes = FROM_TORCH_AXES.get(array.ndim, range(array.ndim))
-        variables[entry.path] = variable.replace(jnp.array(array.transpose(axes), variable.dtype))
+        value = _from_torch_layout(array, variable.dtype)
+        variables[entry.path] = variable.replace(jax.device_put(value))
     return nnx.from_flat_state(variables.items())
 
 
@@ -327,7 +326,7 @@ def dialect_for(config: registry.Config, name: str) -> Dialect:
         raise ValueError(
             f"{name} has no {family}; its dialects are {', '.join(dict.fromkeys(others))}"
         )
-    differences = [(each.contradictions(config), each) for each in dialects]
+    differences = [(contradictions(each, config), each) for each in dialects]
     wrong, dialect = min(differences, key=lambda pair: len(pair[0]))
     if wrong:
         settings = "; ".join(
@@ -357,6 +356,16 @@ def _by_path(state: nnx.State) -> dict[Any, Any]:
         path: leaf[...] if isinstance(leaf, nnx.Variable) else leaf
         for path, leaf in zip(flat.paths, flat.leaves, strict=True)
     }
+
+
+def _from_torch_layout(value: np.ndarray, dtype: Any) -> np.ndarray:
+    """In Flax's order; not in memory that the caller, or a mapped file, can change.
+
+    What is strided stays so: ``jax.device_put`` copies it three times as fast as NumPy would.
+    """
+    value = value.astype(jax.dtypes.canonicalize_dtype(dtype), copy=False)
+    value = value.transpose(FROM_TORCH_AXES.get(value.ndim, range(value.ndim)))
+    return value.copy() if value.flags.c_contiguous else value
 
 
 def _to_torch_layout(value: Any) -> np.ndarray:

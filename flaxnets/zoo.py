@@ -74,9 +74,7 @@ NETWORKS |= {
         "pytorch-book v0.3 to v1.0, chapter 4",
     ),
     "pytorch_book_resnet34_ch6_v1": Network(
-        dataclasses.replace(
-            _BOOK, project="first_of_stage", widths=(128, 256, 512, 512), num_classes=2
-        ),
+        dataclasses.replace(_BOOK, widths=(128, 256, 512, 512), num_classes=2),
         46_993_986,
         "pytorch-book v0.3 to v1.0, chapter 6",
     ),
