@@ -19,7 +19,7 @@ def curves(metrics: Sequence[dict[str, Any]], title: str, file: Path) -> None:
         return
     # Imported here: it takes about a second, which a run's start shouldn't wait for.
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2)
@@ -42,8 +42,12 @@ def curves(metrics: Sequence[dict[str, Any]], title: str, file: Path) -> None:
         axes.legend(frameon=False)
     panels[0].set_ylabel("cross-entropy")
     panels[1].set_ylabel("accuracy (%)")
-    if all(line["loss"] > 0 for line in metrics):
+    losses = [line["loss"] for line in metrics]
+    if 0 < 3 * min(losses) < max(losses):
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_locator(NullLocator())
     figure.suptitle(title)
     temporary = file.with_name(f".{file.name}")
     figure.savefig(temporary, format="png")
