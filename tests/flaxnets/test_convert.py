@@ -7,6 +7,7 @@ from flax import nnx
 import flaxnets
 from flaxnets.__main__ import main
 from flaxnets.checkpoint_files import read_state_dict
+from flaxnets.dialects import DIALECTS, OWN
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -106,3 +107,18 @@ def test_a_missing_file_and_a_bad_suffix(
     assert convert(source, tmp_path / "out.npz", "--arch", ARCH) == 2
     assert "should end in .safetensors" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_the_table_of_dialects_in_the_documents_is_complete() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    documented = {
+        (row[1].strip(" `"), family.strip()) for row in rows for family in row[2].split(",")
+    }
+    names = {"WideResNetConfig": "WRN"}
+    ours = {
+        (each.name, names.get(each.family.__name__, each.family.__name__.removesuffix("Config")))
+        for each in DIALECTS
+        if each.name != OWN
+    }
+    assert documented - {("dialect", "family"), (OWN, "all")} == ours
