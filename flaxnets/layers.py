@@ -64,7 +64,7 @@ class Conv(nnx.Module):
         groups: C_in and C_out are split into this many independent groups.
         bias: whether a bias is added.
         init: one of ``INITS``, explained at ``Layers``.
-        key: what the parameters are drawn from.
+        key: what the parameters are drawn from; None in ``shapes_only``.
         dtype: compute dtype.
         param_dtype: dtype of ``kernel`` (k, k, C_in / groups, C_out) and ``bias`` (C_out,).
     """
@@ -79,7 +79,7 @@ class Conv(nnx.Module):
         groups: int = 1,
         bias: bool = False,
         init: Init = "fan_out",
-        key: jax.Array,
+        key: jax.Array | None,
         dtype: Dtype = jnp.float32,
         param_dtype: Dtype = jnp.float32,
     ) -> None:
@@ -100,7 +100,7 @@ class Conv(nnx.Module):
         self.bias = nnx.data(None)
         if bias:
             draw = _zeros if init == "xavier" else _torch_uniform
-            bias_key = jax.random.fold_in(key, 1)
+            bias_key = None if key is None else jax.random.fold_in(key, 1)
             self.bias = nnx.data(nnx.Param(draw(bias_key, shape[3:], fan_in, param_dtype)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -279,13 +279,12 @@ class Layers:
         param_dtype: Dtype = jnp.float32,
     ) -> None:
         self.init, self.rngs, self.dtype, self.param_dtype = init, rngs, dtype, param_dtype
-        # One draw from the stream, not one a layer: under a trace each costs as much as all before.
-        key = rngs.params()
-        self._keys: Iterator[jax.Array] = (
-            itertools.repeat(key)
-            if _SHAPES_ONLY.get()
-            else (jax.random.fold_in(key, number) for number in itertools.count())
-        )
+        self._keys: Iterator[Any] = itertools.repeat(None)
+        if not _SHAPES_ONLY.get():
+            # One draw from the stream, not one a layer: under a trace each costs as much as all
+            # before.
+            key = rngs.params()
+            self._keys = (jax.random.fold_in(key, number) for number in itertools.count())
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv:
         """A ``Conv``; options are its ``stride``, ``groups`` and ``bias``."""
@@ -326,7 +325,7 @@ class Layers:
             bias_init=initializer(_zeros if self.init in ZERO_BIAS else _torch_uniform),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            rngs=self.rngs,
+            rngs=_NO_KEYS,  # type: ignore[arg-type]
         )
 
 
@@ -370,6 +369,15 @@ def check_images(x: jax.Array) -> None:
             f"images must be floating point, got {x.dtype}; scale to 0..1 and normalise them first"
         )
 
+
+class _NoKeys:
+    """In place of ``nnx.Rngs`` for a layer whose initializers bring keys of their own."""
+
+    def params(self) -> None:
+        """No key."""
+
+
+_NO_KEYS = _NoKeys()
 
 _SHAPES_ONLY: contextvars.ContextVar[bool] = contextvars.ContextVar("shapes_only", default=False)
 
@@ -425,20 +433,20 @@ def _draw(
     return jnp.asarray(values[:size].reshape(shape) * np.float32(factor), dtype)
 
 
-def _he_normal(key: jax.Array, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
+def _he_normal(key: Any, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
     return _draw(_normal_block, key, shape, math.sqrt(2 / fan), dtype)
 
 
-def _torch_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+def _torch_uniform(key: Any, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
     return _draw(_uniform_block, key, shape, 1 / math.sqrt(fan_in), dtype)
 
 
-def _xavier_uniform(key: jax.Array, shape: tuple[int, ...], fans: int, dtype: Any) -> jax.Array:
+def _xavier_uniform(key: Any, shape: tuple[int, ...], fans: int, dtype: Any) -> jax.Array:
     """Glorot & Bengio 2010 with the gain for ReLU, sqrt(2)."""
     return _draw(_uniform_block, key, shape, math.sqrt(2 * 6 / fans), dtype)
 
 
-def _zeros(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+def _zeros(key: Any, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
     return _full(0, shape, dtype)
 
 

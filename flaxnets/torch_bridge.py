@@ -160,7 +160,6 @@ def _build(
     def build(key: jax.Array) -> registry.Model:
         return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
-    key = jax.random.key(0) if rngs is None else rngs.params()
     empty = skeleton(config, dtype, param_dtype)  # type: ignore[arg-type]
     given = {
         entry.path: _from_torch_layout(
@@ -172,6 +171,7 @@ def _build(
     arrays = dict(zip(given, jax.device_put(list(given.values())), strict=True))
     random_state: nnx.State[Any, Any] = nnx.State({})
     if empty.random or len(arrays) < len(empty.entries):
+        key = jax.random.key(0) if rngs is None else rngs.params()
         missing = [entry.path for entry in empty.entries if entry.path not in given]
         initial, random_state = _initial(build, key, missing)
         arrays |= initial
