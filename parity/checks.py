@@ -1,8 +1,10 @@
 """What is compared of a pair of networks: in which dtypes and modes, and against which oracle."""
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from flax import nnx
@@ -71,10 +73,7 @@ def check_pair(
             rounded = copy.deepcopy(pair.torch).float()
             references = []
             for enabled in LIBRARIES:
-                with (
-                    torch.backends.mkldnn.flags(enabled=enabled),
-                    torch.backends.cudnn.flags(enabled=enabled, allow_tf32=False),
-                ):
+                with convolution_library(enabled):
                     references.append(record_torch(rounded, batches, training=training))
             allowed = layer_budgets(oracle, references)
             yield judge.traces(
@@ -86,6 +85,20 @@ def check_pair(
                     gradient_oracle(pair, oracle, run, allowed, training) for run in references
                 ],
             )
+
+
+@contextlib.contextmanager
+def convolution_library(enabled: bool) -> Iterator[None]:
+    """PyTorch with oneDNN and cuDNN, or with its own loops, for the time of the context."""
+    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    before = [library.enabled for library in libraries]
+    try:
+        for library in libraries:
+            library.enabled = enabled
+        yield
+    finally:
+        for library, value in zip(libraries, before, strict=True):
+            library.enabled = value
 
 
 def layer_budgets(oracle: Trace, references: Iterable[Trace]) -> dict[str, Error]:

@@ -10,6 +10,7 @@ from parity.budget import (
     DTYPES,
     SMALLEST_SHARE,
     DType,
+    Error,
     float32_budget,
     float64_budget,
     largest,
@@ -46,8 +47,8 @@ class Comparison:
         error: relative, against float64 PyTorch, by the measure that comes nearest its budget.
         budget: what the error may be.
         measure: "norm" or "worst" (``parity.budget``), or "exact".
-        reference: float32 PyTorch's own error by the same measure, the largest of its runs'; None
-            in float64.
+        reference: float32 PyTorch's own error by the same measure, the largest of its runs' on
+            that layer; None in float64.
         note: what a reader has to know besides.
     """
 
@@ -118,14 +119,25 @@ class Judge:
         found = self._names(oracle, flax)
         for layer, output in oracle.layers.items():
             if layer in flax.layers:
-                others = [(other.layers[layer], output) for other in references]
-                found.append(self._compare("layers", layer, flax.layers[layer], output, others))
-        others = [(other.logits, oracle.logits) for other in references]
-        found.append(self._compare("logits", "", flax.logits, oracle.logits, others))
+                own = [relative_error(run.layers[layer], output) for run in references]
+                found.append(self._compare("layers", layer, flax.layers[layer], output, own))
+        own = [relative_error(run.logits, oracle.logits) for run in references]
+        found.append(self._compare("logits", "", flax.logits, oracle.logits, own))
         found.append(self._loss(oracle, flax, references))
 
+        runs = list(zip(references, reference_gradients, strict=True))
         gradients = flax_gradients.parameter_gradients
         scales = smallest_scales(gradients)
+        # A layer's scale and bias, its kernel and bias, share one budget: they are sums over the
+        # same gradient.
+        own_of_layer: dict[str, list[Error]] = {}
+        for key, scale in scales.items():
+            own_of_layer.setdefault(layer_of(key), []).extend(
+                relative_error(
+                    run.parameter_gradients[key], against.parameter_gradients[key], scale=scale
+                )
+                for run, against in runs
+            )
         for key in backward_order(gradients, oracle.layers):
             if key in flax.parameter_gradients:
                 found.append(
@@ -134,10 +146,7 @@ class Judge:
                         key,
                         flax.parameter_gradients[key],
                         gradients[key],
-                        [
-                            (run.parameter_gradients[key], against.parameter_gradients[key])
-                            for run, against in zip(references, reference_gradients, strict=True)
-                        ],
+                        own_of_layer[layer_of(key)],
                         backward=True,
                         scale=scales[key],
                         note=note,
@@ -149,20 +158,15 @@ class Judge:
                 "",
                 flax.input_gradient,
                 flax_gradients.input_gradient,
-                [
-                    (run.input_gradient, against.input_gradient)
-                    for run, against in zip(references, reference_gradients, strict=True)
-                ],
+                [relative_error(run.input_gradient, its.input_gradient) for run, its in runs],
                 backward=True,
                 note=note,
             )
         )
         for key, statistic in oracle.statistics.items():
             if key in flax.statistics:
-                others = [(other.statistics[key], statistic) for other in references]
-                found.append(
-                    self._compare("statistics", key, flax.statistics[key], statistic, others)
-                )
+                own = [relative_error(run.statistics[key], statistic) for run in references]
+                found.append(self._compare("statistics", key, flax.statistics[key], statistic, own))
         return found
 
     def _loss(self, oracle: Trace, flax: Trace, references: Sequence[Trace]) -> Comparison:
@@ -173,8 +177,8 @@ class Judge:
         """
         off = [np.abs(run.logits.astype(np.float64) - oracle.logits) for run in references]
         possible = [oracle.loss + 2 * each.max(axis=-1).mean() for each in off]
-        others = [(loss, oracle.loss) for loss in possible]
-        return self._compare("loss", "", flax.loss, oracle.loss, others)
+        own = [relative_error(loss, oracle.loss) for loss in possible]
+        return self._compare("loss", "", flax.loss, oracle.loss, own)
 
     def _compare(
         self,
@@ -182,19 +186,18 @@ class Judge:
         layer: str,
         value: np.ndarray,
         oracle: np.ndarray,
-        references: Sequence[tuple[np.ndarray, np.ndarray]],
+        own: Sequence[Error],
         *,
         backward: bool = False,
         scale: float = 0.0,
         note: str = "",
     ) -> Comparison:
-        """Compare one array; ``references`` are float32 PyTorch's, each with its own oracle."""
+        """Compare one array; ``own`` are float32 PyTorch's errors there."""
         error = relative_error(value, oracle, scale=scale)
         if self.dtype == "float64":
             reference_error, budget = None, float64_budget(backward=backward)
         else:
-            errors = [relative_error(run, against, scale=scale) for run, against in references]
-            reference_error = largest(errors)
+            reference_error = largest(own)
             budget = float32_budget(reference_error)
         if value.shape != oracle.shape:
             note = f"shape {value.shape}, PyTorch's is {oracle.shape}"

@@ -52,6 +52,22 @@ def test_float32_counts_pytorchs_less_exact_run() -> None:
     assert {round(c.reference, 9) for c in found if c.check == "layers"} == {1e-5}
 
 
+def test_float32_gradients_of_a_layer_share_a_budget() -> None:
+    judge = Judge("net", "float32", "train")
+    right = {key: np.ones(2) for key in ("conv.weight", "bn.weight", "bn.bias")}
+
+    def run(**wrong: float) -> Trace:
+        gradients = {key: right[key] + wrong.get(key.replace(".", "_"), 0.0) for key in right}
+        return replace(trace(), parameter_gradients=gradients)
+
+    def failing(**wrong: float) -> list[tuple[str, str]]:
+        return failures(judge.traces(run(), run(**wrong), [run(bn_weight=1e-5)]))
+
+    assert failing(bn_weight=3e-5) == failing(bn_bias=3e-5) == []
+    assert failing(bn_bias=5e-5) == [("parameter gradients", "bn.bias")]
+    assert failing(conv_weight=3e-5) == [("parameter gradients", "conv.weight")]
+
+
 def test_float32_loss_is_allowed_what_pytorchs_logits_are_off() -> None:
     judge = Judge("net", "float32", "train")
     reference = replace(trace(), logits=np.array([[1 + 1e-5, 1.0]]))  # its loss is right by luck
@@ -90,7 +106,7 @@ def test_a_gradient_that_is_zero_is_measured_against_its_layer() -> None:
 
 def test_a_float32_reference_that_is_not_finite_allows_nothing() -> None:
     judge = Judge("net", "float32", "eval")
-    assert len(failures(judge.traces(trace(), trace(), [trace(np.inf)]))) == 8
+    assert len(failures(judge.traces(trace(), trace(), [trace(np.inf)]))) == 9
 
 
 def test_what_only_one_side_has_is_listed() -> None:
