@@ -25,6 +25,7 @@ StateDict = Mapping[str, Any]  # PyTorch key -> torch tensor or NumPy array
 # What training code wraps a state dict in, and what wrappers of modules put before every key.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 PREFIXES = ("module.", "_orig_mod.")
+MOST_WRAPPERS = 4  # one inside another
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", jnp.bfloat16, "float32", "float64"))
 
@@ -143,7 +144,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _peel(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    for _ in WRAPPERS:
+    for _ in range(MOST_WRAPPERS):
         inside = {name: content[name] for name in WRAPPERS if name in content}
         modules = [name for name, value in inside.items() if hasattr(value, "state_dict")]
         if modules:
@@ -204,19 +205,16 @@ def _to_numpy(value: Any) -> np.ndarray | None:
     return None
 
 
-def write_state_dict(
-    arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str], *, metadata: dict[str, str]
-) -> None:
+def write_state_dict(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Write a state dict to ``.safetensors``, or to a file of ``torch.save``; whole or not at all.
 
     Args:
         arrays: by key.
         path: its suffix decides: .safetensors, or .pth, .pt, .th.
-        metadata: for the header of ``.safetensors``.
 
     Raises:
         ValueError: another suffix.
-        FileNotFoundError: there is no such folder.
+        OSError: it can't be written; where there is no such folder, a FileNotFoundError.
         ImportError: the package that writes it is not installed.
     """
     path = Path(path)
@@ -229,12 +227,16 @@ def write_state_dict(
     try:
         if path.suffix == ".safetensors":
             safetensors = import_reader("safetensors.numpy", "safetensors", path)
-            safetensors.save_file(dict(arrays), name, metadata=metadata)
+            safetensors.save_file(dict(arrays), name)
         else:
             torch = import_reader("torch", "torch", path)
             torch.save({key: _to_tensor(torch, array) for key, array in arrays.items()}, name)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # the libraries' own, for a full disk
+        raise OSError(f"{path} could not be written ({error})") from error
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from flaxnets.checkpoint_files import read_state_dict
@@ -15,7 +16,7 @@ from flaxnets.dialects import BATCHES_TRACKED, DIALECTS, OWN, Dialect
 from flaxnets.layout import layout
 from flaxnets.matching import Match, match, named_networks
 from flaxnets.text_table import aligned
-from flaxnets.torch_bridge import dialect_for, load_torch, save_torch, to_torch
+from flaxnets.torch_bridge import dialect_for, load_torch, save_torch
 
 NAMES = tuple(dict.fromkeys(dialect.name for dialect in DIALECTS))
 PROVED, DIFFERENT, NOT_POSSIBLE = 0, 1, 2
@@ -68,12 +69,14 @@ def option(text: str) -> tuple[str, object]:
             return field, kind(value)
         except ValueError:
             continue
-    return field, {"True": True, "False": False}.get(value, value)
+    return field, {"true": True, "false": False}.get(value.lower(), value)
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert, show each key's way, and prove the result; the exit status."""
     source, target, fields = options.source, options.target, dict(options.options)
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{source} would replace itself; name another file to write")
     if target.exists() and not options.force and not options.dry_run:
         raise FileExistsError(f"{target} exists; --force replaces it")
     arrays = read_state_dict(source)
@@ -88,23 +91,29 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("nothing was written (--dry-run)")
         return PROVED
-    model = load_torch(arrays, options.arch, dialect=options.dialect, param_dtype=None, **fields)
-    save_torch(model, target, options.to_dialect)
-    expected, written = to_torch(model, options.to_dialect), read_state_dict(target)
-    same = expected.keys() == written.keys() and all(
-        np.array_equal(written[key].astype(value.dtype), value, equal_nan=True)
-        for key, value in expected.items()
-    )
-    print(f"wrote {target}; read back, it is {'the same to the bit' if same else 'DIFFERENT'}")
-    if not same:
+    with jax.enable_x64(any(array.dtype == np.float64 for array in arrays.values())):
+        model = load_torch(
+            arrays, options.arch, dialect=options.dialect, param_dtype=None, **fields
+        )
+        save_torch(model, target, options.to_dialect)
+    written = read_state_dict(target)
+    wrong = [
+        key
+        for key, array in arrays.items()
+        if (out := into.to_upstream(found.dialect.from_upstream(key) or key)) in written
+        and not np.array_equal(array, written[out].astype(array.dtype), equal_nan=True)
+    ]
+    if wrong:
+        print(f"wrote {target}; read back, it DIFFERS in {', '.join(wrong)}")
         return DIFFERENT
+    print(f"wrote {target}; read back, every value is that of {source} to the bit")
     return _prove(options, fields)
 
 
 def _prove(options: argparse.Namespace, fields: dict[str, object]) -> int:
     """Compare outputs with PyTorch's, in a process of its own: this package never imports torch."""
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "parity")):
-        print("no torch here, so the outputs were not compared: pip install -e '.[parity]'")
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
+        print("the outputs were not compared, which needs torch and torchvision")
         return PROVED
     command = [sys.executable, "-m", "parity.converted", str(options.source), str(options.target)]
     for name in ("arch", "dialect", "to_dialect"):

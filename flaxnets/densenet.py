@@ -67,9 +67,9 @@ class DenseNetConfig:
         rules.require_choice("concat", self.concat, get_args(Concat))
         rules.require_choice("dropout_after", self.dropout_after, get_args(DropoutAfter))
         rules.require_choice("init", self.init, INITS)
-        rules.require_positive(
-            block_sizes=self.block_sizes, growth_rate=self.growth_rate, stem_width=self.stem_width
-        )
+        rules.require_sizes(block_sizes=self.block_sizes)
+        rules.require_positive(growth_rate=self.growth_rate, stem_width=self.stem_width)
+        rules.require_flag(bottleneck=self.bottleneck, transition_relu=self.transition_relu)
         rules.require_classes(self.num_classes)
         rules.require(
             isinstance(self.compression, int | float) and 0.0 < self.compression <= 1.0,

@@ -9,7 +9,7 @@ code decides, and the dialect states it: as ``fixed`` where that code knows noth
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flaxnets.densenet import DenseNetConfig
@@ -20,6 +20,9 @@ from flaxnets.wide_resnet import WideResNetConfig
 OWN = "flaxnets"
 BATCHES_TRACKED = "num_batches_tracked"
 LEAVES = ("weight", "bias", "running_mean", "running_var", BATCHES_TRACKED)
+
+# Fields that change nothing of what a network computes in evaluation mode.
+TRAINING_ONLY = ("dropout", "dropout_before", "dropout_after", "final_norm_momentum")
 
 # A place in a template: {*} is any text, {name}, {name+1} and {name-1} are whole numbers, counted
 # from one more or one less than this package does.
@@ -63,26 +66,16 @@ class Dialect:
         ours = _translate(key, _reversed(self.renames))
         return ours if self.to_upstream(ours) == key else None
 
-    def translate(self, keys: Iterable[str]) -> dict[str, str] | None:
-        """This package's keys by upstream's; None if one of them is not upstream's."""
-        names: dict[str, str] = {}
-        for key in reversed(list(keys)):  # the classifier tells most dialects apart, and comes last
-            ours = self.from_upstream(key)
-            if ours is None:
-                return None
-            names[key] = ours
-        return dict(reversed(names.items())) if len(set(names.values())) == len(names) else None
-
     def contradictions(self, config: object, *, look_alikes: bool = False) -> dict[str, Any]:
-        """The fields of a config that upstream's code has otherwise, with upstream's values.
+        """The fields that upstream's code has otherwise, with its values; but for dropout and
+        others that matter in training only.
 
         Args:
             config: of the dialect's family.
             look_alikes: whether what look-alikes are known to do is no contradiction.
         """
         values = {**self.fixed, **({} if look_alikes else self.assumed)}
-        if getattr(config, "dropout", 0.0) == 0:  # it sits nowhere
-            values = {name: values[name] for name in values if not name.startswith("dropout_")}
+        values = {name: value for name, value in values.items() if name not in TRAINING_ONLY}
         wrong = {field: value for field, value in values.items() if getattr(config, field) != value}
         for field, allowed in self.choices.items():
             if field not in values and getattr(config, field) not in allowed:
@@ -182,7 +175,15 @@ RESNET = (
         name="chenyaofo",
         source="chenyaofo/pytorch-cifar-models, resnet.py",
         family=ResNetConfig,
-        fixed=_PLAIN_RESNET | {"stem": "cifar", "shortcut": "projection", "block": "basic"},
+        # Code with the same names and other widths keeps a max-pooling that no key shows.
+        fixed=_PLAIN_RESNET
+        | {
+            "stem": "cifar",
+            "shortcut": "projection",
+            "block": "basic",
+            "stem_width": 16,
+            "widths": (16, 32, 64),
+        },
     ),
     Dialect(
         name="pytorch_book",

@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -66,9 +67,14 @@ class Skeleton(NamedTuple):
     random: bool
 
 
-@functools.lru_cache(maxsize=64)
 def skeleton(config: registry.Config, dtype: Any, param_dtype: Any) -> Skeleton:
     """The structure of a network; nothing is allocated."""
+    return _skeleton(config, dtype, param_dtype, jax.dtypes.canonicalize_dtype("float64"))
+
+
+@functools.lru_cache(maxsize=64)
+def _skeleton(config: registry.Config, dtype: Any, param_dtype: Any, float64: Any) -> Skeleton:
+    """What ``float64`` becomes depends on JAX's setting, and so do the shapes: part of the key."""
     entries: list[Entry] = []
 
     def walk(module: nnx.Module, prefix: Path) -> None:

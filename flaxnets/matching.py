@@ -10,9 +10,6 @@ from flaxnets.layout import layout
 from flaxnets.recognition import Shapes, read_traits
 from flaxnets.registry import Config
 
-# Fields that change nothing of what a network computes in evaluation mode.
-TRAINING_ONLY = ("dropout", "dropout_before", "dropout_after", "final_norm_momentum")
-
 
 class CheckpointError(ValueError):
     """A checkpoint that can't be read, or is not one of the network it was to be loaded into."""
@@ -125,21 +122,13 @@ def _match_arch(
             f"these are not the weights of {arch} in the names of {matches[0].dialect.source}:"
             f"{matches[0].listed()}{hint}"
         )
-    for found in fitting:
-        if not found.contradicted:
-            return found
-    raise CheckpointError(
-        f"these are weights of {fitting[0].dialect.source}, which computes something else than "
-        f"{arch}: {_settings(fitting[0].contradicted)}. Pass these options, or leave arch out"
-    )
-
-
-def contradictions(
-    dialect: Dialect, config: Config, *, look_alikes: bool = False
-) -> dict[str, Any]:
-    """What a network computes otherwise than the code of a dialect, with that code's values."""
-    found = dialect.contradictions(config, look_alikes=look_alikes)
-    return {field: value for field, value in found.items() if field not in TRAINING_ONLY}
+    nearest = min(fitting, key=lambda found: len(found.contradicted))
+    if nearest.contradicted:
+        raise CheckpointError(
+            f"these are weights of {nearest.dialect.source}, which computes something else than "
+            f"{arch}: {_settings(nearest.contradicted)}. Pass these options, or leave arch out"
+        )
+    return nearest
 
 
 def _match_any(
@@ -158,9 +147,10 @@ def _match_any(
         )
     fitting = [each for each in found if not each.problems]
     if fitting and all(each.contradicted for each in fitting):
+        nearest = min(fitting, key=lambda each: len(each.contradicted))
         raise CheckpointError(
-            f"these are weights of {fitting[0].dialect.source}, whose code has "
-            f"{_settings(fitting[0].contradicted)}, which is not what the options ask for"
+            f"these are weights of {nearest.dialect.source}, whose code has "
+            f"{_settings(nearest.contradicted)}, which is not what the options ask for"
         )
     if not fitting:
         nearest = min(found, key=_problems)
@@ -192,15 +182,16 @@ def _recognise(
     traits = read_traits(dialect.family, ours)
     if traits is None:
         return None
+    read, open_fields = traits
     decided = {**dialect.fixed, **(dialect.assumed if confirmed else {})}
-    if any(traits.known.get(field, value) != value for field, value in decided.items()):
+    if any(read.get(field, value) != value for field, value in decided.items()):
         return None
     if not options.keys() <= field_names(dialect.family):
         return None
-    known = {**decided, **traits.known, **options}
+    known = {**decided, **read, **options}
     undecided = {
         field: tuple(value for value in values if value in dialect.choices.get(field, values))
-        for field, values in traits.unknown.items()
+        for field, values in open_fields.items()
         if field not in known
     }
     if known.get("dropout") == 0:
@@ -222,7 +213,7 @@ def _hold(shapes: Shapes, dialect: Dialect, config: Config) -> Match:
     return Match(
         dialect=dialect,
         config=config,
-        contradicted=contradictions(dialect, config, look_alikes=True),
+        contradicted=dialect.contradictions(config, look_alikes=True),
         missing=tuple(
             f"{key} {shape}"
             for key, shape in expected.items()

@@ -73,8 +73,10 @@ class PreActResNetConfig:
         rules.require_choice("shortcut_input", self.shortcut_input, get_args(ShortcutInput))
         rules.require_choice("stride_on", self.stride_on, get_args(StrideOn))
         rules.require_choice("init", self.init, INITS)
-        rules.require_positive(
-            stage_sizes=self.stage_sizes, widths=self.widths, stem_width=self.stem_width
+        rules.require_sizes(stage_sizes=self.stage_sizes, widths=self.widths)
+        rules.require_positive(stem_width=self.stem_width)
+        rules.require_flag(
+            conv_bias=self.conv_bias, stem_norm=self.stem_norm, final_norm=self.final_norm
         )
         rules.require_classes(self.num_classes)
         rules.require(

@@ -54,9 +54,10 @@ def create(
         rngs: streams ``params`` and, with dropout, ``dropout``; ``nnx.Rngs(seed)`` has both.
         dtype: compute dtype; batch norm stays in float32 or wider.
         param_dtype: dtype of the parameters.
-        pretrained: "torchvision" (its first weights; "torchvision/IMAGENET1K_V2" for the second),
-            or a repository of timm's, such as "timm/resnet50.tv_in1k". Downloaded once, checked,
-            and kept where torch and ``huggingface_hub`` keep such files. With another
+        pretrained: "torchvision" (its first weights; "torchvision/IMAGENET1K_V2" for the second;
+            checked by its SHA-256), or a repository of timm's, such as "timm/resnet50.tv_in1k".
+            Downloaded once, and kept where torch and ``huggingface_hub`` keep such files. With
+            another
             ``num_classes`` than the weights' the classifier is newly initialised.
         overrides: fields of the network's config, such as ``num_classes=100`` or ``dropout=0.3``.
 
@@ -108,8 +109,11 @@ def pretrained_file(name: str, pretrained: str) -> Path:
 
 
 def _torchvision_file(name: str, tag: str) -> Path:
-    rules.require_choice("torchvision's weights of", name, TORCHVISION)
-    rules.require_choice(f"torchvision's weights of {name}", tag, TORCHVISION[name])
+    rules.require(
+        name in TORCHVISION,
+        f"torchvision has weights of {', '.join(TORCHVISION)}, and none of {name}",
+    )
+    rules.require_choice(f"pretrained weights of {name}", tag, TORCHVISION[name])
     digest = TORCHVISION[name][tag]
     file = f"{name}-{digest}.pth"
     hub = import_reader("torch.hub", "torch", file)

@@ -5,7 +5,6 @@ projection reads). They are never guessed: they stay unknown until a dialect's c
 or the caller decides them.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,36 +18,30 @@ from flaxnets.wide_resnet import STAGE_WIDTHS, WideResNetConfig
 Shapes = Mapping[str, tuple[int, ...]]  # this package's key (PyTorch leaf) -> PyTorch shape
 
 
-@dataclasses.dataclass(frozen=True)
-class Traits:
-    """What keys and shapes tell of a network.
-
-    Attributes:
-        family: class of its config.
-        known: config fields that they determine.
-        unknown: fields that leave no trace, with the values they may have; () for any rate in
-            [0, 1).
-    """
-
-    family: type
-    known: Mapping[str, Any]
-    unknown: Mapping[str, tuple[Any, ...]]
+Traits = tuple[dict[str, Any], dict[str, tuple[Any, ...]]]
 
 
 def read_traits(family: type, shapes: Shapes) -> Traits | None:
-    """The traits of a network of this family; None if the shapes are not one's.
+    """What keys and shapes tell of a network of a family; None if they are not one's.
 
     They are necessary, not sufficient: whether a config of them has just these shapes remains to be
     checked.
+
+    Args:
+        family: class of the network's config.
+        shapes: PyTorch shapes by this package's key.
+
+    Returns:
+        The config fields that they determine; and those that leave no trace, with the values they
+        may have, () for any rate in [0, 1).
     """
     try:
-        known, unknown = _READERS[family](shapes)
+        return _READERS[family](shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None
-    return Traits(family, known, unknown)
 
 
-def _read_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+def _read_resnet(shapes: Shapes) -> Traits:
     stem = _stem(shapes["conv1.weight"])
     sizes = _stage_sizes(shapes)
     first = "layer1.0.conv"
@@ -86,16 +79,16 @@ def _read_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, .
     return known, unknown
 
 
-def _read_densenet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
-    layers = [
-        tuple(int(number) for number in found.groups())
+def _read_densenet(shapes: Shapes) -> Traits:
+    layers = {
+        (int(found[1]), int(found[2]))
         for found in (
             re.fullmatch(r"denseblock(\d+)\.denselayer(\d+)\.conv1\.weight", key) for key in shapes
         )
         if found
-    ]
-    blocks = range(1, max(block for block, _ in layers) + 1)
-    sizes = tuple(max(layer for other, layer in layers if other == block) for block in blocks)
+    }
+    sizes = _sizes(layers, first=1)
+    blocks = range(1, len(sizes) + 1)
     bottleneck = "denseblock1.denselayer1.conv2.weight" in shapes
     last = "conv2" if bottleneck else "conv1"
     known = {
@@ -129,7 +122,7 @@ def _compression(transitions: Iterable[tuple[int, ...]]) -> float:
     raise ValueError("the transitions have no compression in common")
 
 
-def _read_wide_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+def _read_wide_resnet(shapes: Shapes) -> Traits:
     sizes = _stage_sizes(shapes)
     rules.require(len(sizes) == len(STAGE_WIDTHS) and len(set(sizes)) == 1, "not a WRN")
     rules.require(shapes["conv1.weight"][0] == STAGE_WIDTHS[0], "not a WRN's stem")
@@ -148,12 +141,14 @@ def _read_wide_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[A
         "dropout_before": ("conv2", "bn2"),
         "final_norm_momentum": (0.9, 0.1),
     }
-    if not bottleneck:
+    if bottleneck:
+        known["stride_on"] = "conv2"
+    else:
         unknown["stride_on"] = ("conv1", "conv2")
     return known, unknown
 
 
-def _read_preact_resnet(shapes: Shapes) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+def _read_preact_resnet(shapes: Shapes) -> Traits:
     sizes = _stage_sizes(shapes)
     bottleneck = "layer1.0.conv3.weight" in shapes
     last, expansion = (3, 4) if bottleneck else (2, 1)
@@ -195,8 +190,23 @@ def _stage_sizes(shapes: Shapes) -> tuple[int, ...]:
         for found in (re.fullmatch(r"layer(\d+)\.(\d+)\.conv1\.weight", key) for key in shapes)
         if found
     }
-    stages = range(1, max(stage for stage, _ in blocks) + 1)
-    return tuple(max(block for other, block in blocks if other == stage) + 1 for stage in stages)
+    return _sizes(blocks, first=0)
+
+
+def _sizes(numbered: set[tuple[int, int]], first: int) -> tuple[int, ...]:
+    """How many there are in each group, of pairs of a group's number, from 1, and a member's.
+
+    Gaps are allowed, so that what is missing can be listed; but not a number out of all proportion.
+    """
+    groups = max(group for group, _ in numbered)
+    rules.require(groups <= 2 * len(numbered), "a stage's number is out of proportion")
+    sizes = []
+    for group in range(1, groups + 1):
+        members = [member for other, member in numbered if other == group]
+        size = max(members) - first + 1
+        rules.require(size <= 2 * len(members), "a block's number is out of proportion")
+        sizes.append(size)
+    return tuple(sizes)
 
 
 def _shortcuts(shapes: Shapes) -> list[tuple[int, int]]:
@@ -213,7 +223,7 @@ def _changes(shapes: Shapes, stage: int, last: int) -> bool:
     return shapes[f"layer1.0.conv{last}.weight"][0] != into
 
 
-_READERS: dict[type, Callable[[Shapes], tuple[dict[str, Any], dict[str, tuple[Any, ...]]]]] = {
+_READERS: dict[type, Callable[[Shapes], Traits]] = {
     ResNetConfig: _read_resnet,
     DenseNetConfig: _read_densenet,
     PreActResNetConfig: _read_preact_resnet,

@@ -72,12 +72,9 @@ class ResNetConfig:
         rules.require_choice("shortcut", self.shortcut, SHORTCUTS)
         rules.require_choice("project", self.project, get_args(Project))
         rules.require_choice("init", self.init, INITS)
-        rules.require_positive(
-            stage_sizes=self.stage_sizes,
-            widths=self.widths,
-            stem_width=self.stem_width,
-            groups=self.groups,
-        )
+        rules.require_sizes(stage_sizes=self.stage_sizes, widths=self.widths)
+        rules.require_positive(stem_width=self.stem_width, groups=self.groups)
+        rules.require_flag(conv_bias=self.conv_bias)
         rules.require_classes(self.num_classes)
         rules.require(
             len(self.stage_sizes) == len(self.widths),

@@ -40,6 +40,19 @@ def require_classes(num_classes: int) -> None:
     )
 
 
+def require_flag(**fields: bool) -> None:
+    """Raise ``ValueError`` unless every field is True or False; "false" would count as true."""
+    for field, value in fields.items():
+        require(isinstance(value, bool), f"{field}={value!r} must be True or False")
+
+
+def require_sizes(**fields: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless every field is a tuple of positive whole numbers."""
+    for field, value in fields.items():
+        require(isinstance(value, tuple), f"{field}={value!r} must be a tuple of whole numbers")
+    require_positive(**fields)
+
+
 def require_rate(field: str, rate: float) -> None:
     """Raise ``ValueError`` unless ``rate`` is a dropout probability in [0, 1)."""
     require(

@@ -6,7 +6,6 @@ does not fit. Names are translated by ``flaxnets.dialects``; kernels are transpo
 
 import dataclasses
 import functools
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,10 +18,10 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import registry
-from flaxnets.checkpoint_files import FLOATS, StateDict, read_state_dict, write_state_dict
+from flaxnets.checkpoint_files import StateDict, read_state_dict, write_state_dict
 from flaxnets.dialects import BATCHES_TRACKED, OWN, Dialect
 from flaxnets.layout import FROM_TORCH_AXES, TO_TORCH_AXES, VARIABLES, Entry, Path, layout, skeleton
-from flaxnets.matching import CheckpointError, Match, contradictions, find_dialects, match
+from flaxnets.matching import CheckpointError, Match, find_dialects, match
 
 CLASSIFIERS = ("fc", "classifier")
 
@@ -81,13 +80,16 @@ def load_torch(
     values = {found.dialect.from_upstream(key) or key: array for key, array in arrays.items()}
     _warn_of_values(found.dialect, values)
     if param_dtype is None:
-        floats = {value.dtype for value in values.values() if value.dtype in FLOATS}
+        floats = [
+            value.dtype
+            for key, value in values.items()
+            if not key.endswith((BATCHES_TRACKED, "running_mean", "running_var"))
+        ]
         param_dtype = functools.reduce(jnp.promote_types, floats)
-    given = None
     if head == "new":
-        given = {key: value for key, value in values.items() if not _of_classifier(key)}
         _say_new_head(values, found.config)
-    return _build(found.config, given or values, rngs, dtype, param_dtype)
+        values = {key: value for key, value in values.items() if not _of_classifier(key)}
+    return _build(found.config, values, rngs, dtype, param_dtype)
 
 
 def _match_body(
@@ -127,6 +129,8 @@ def _of_classifier(key: str) -> bool:
 
 
 def _say_new_head(values: Mapping[str, np.ndarray], config: registry.Config) -> None:
+    if not config.num_classes:
+        return
     old = [value.shape[0] for key, value in values.items() if _of_classifier(key)]
     was = (
         f"the checkpoint's classifier of {old[0]} classes was left out" if old else "no classifier"
@@ -160,7 +164,7 @@ def _build(
     def build(key: jax.Array) -> registry.Model:
         return registry.build(config, rngs=nnx.Rngs(key), dtype=dtype, param_dtype=param_dtype)
 
-    empty = skeleton(config, dtype, param_dtype)  # type: ignore[arg-type]
+    empty = skeleton(config, dtype, param_dtype)
     given = {
         entry.path: _from_torch_layout(
             values.get(entry.key, np.zeros((), np.int64)), empty.variables[entry.path].dtype
@@ -223,20 +227,16 @@ def save_torch(model: nnx.Module, path: str | os.PathLike[str], dialect: str = O
 
     Args:
         model: a network of this package.
-        path: ends in ".safetensors" (which notes the network's config in its header) or in ".pth",
-            ".pt" or ".th" (which needs torch).
+        path: ends in ".safetensors", or in ".pth", ".pt" or ".th" (which needs torch).
         dialect: as in ``to_torch``.
 
     Raises:
         TypeError: the model is not one of this package's networks.
         ValueError: as in ``to_torch``, or another suffix.
-        FileNotFoundError: there is no such folder.
+        OSError: the file can't be written; where there is no such folder, a FileNotFoundError.
         ImportError: the package that writes the file is not installed.
     """
-    arrays = _upstream_arrays(model, dialect)
-    config = _config(model)
-    described = {"family": type(config).__name__, **dataclasses.asdict(config)}
-    write_state_dict(arrays, path, metadata={"flaxnets": json.dumps(described)})
+    write_state_dict(_upstream_arrays(model, dialect), path)
 
 
 def momentum_to_torch(model: nnx.Module, momentum: nnx.State) -> dict[str, Any]:
@@ -250,10 +250,19 @@ def momentum_to_torch(model: nnx.Module, momentum: nnx.State) -> dict[str, Any]:
     Returns:
         ``{"state": {index: {"momentum_buffer": array}}, "param_groups": [{"params": [...]}]}`` with
         NumPy arrays, which ``torch.from_numpy`` turns into tensors. The group's rates are left to
-        the optimizer that it is loaded into. In every dialect parameters have the same order.
+        the optimizer that it is loaded into. Parameters have the same order in every dialect but
+        szagoruyko's, whose optimizer goes by a dictionary of his own.
+
+    Raises:
+        ValueError: the buffers are not those of the network's parameters.
     """
     values = _by_path(momentum)
     entries = _parameters(model)
+    if values.keys() != {entry.path for entry in entries}:
+        raise ValueError(
+            f"momentum has {len(values)} buffers, which are not those of the network's "
+            f"{len(entries)} parameters; pass a state like nnx.state(model, nnx.Param)"
+        )
     buffers = {
         index: {"momentum_buffer": _to_torch_layout(values[entry.path])}
         for index, entry in enumerate(entries)
@@ -306,6 +315,10 @@ def _upstream_arrays(model: nnx.Module, name: str) -> dict[str, np.ndarray]:
     config = _config(model)
     dialect = dialect_for(config, name)
     values = _by_path(nnx.state(model, VARIABLES))
+    changed = values.keys() ^ {entry.path for entry in layout(config)}
+    if changed:
+        names = sorted(".".join(map(str, path)) for path in changed)
+        raise ValueError(f"the network's variables are not its config's: {', '.join(names[:5])}")
     return {
         dialect.to_upstream(entry.key): _to_torch_layout(values[entry.path])
         for entry in layout(config)
@@ -326,7 +339,7 @@ def dialect_for(config: registry.Config, name: str) -> Dialect:
         raise ValueError(
             f"{name} has no {family}; its dialects are {', '.join(dict.fromkeys(others))}"
         )
-    differences = [(contradictions(each, config), each) for each in dialects]
+    differences = [(each.contradictions(config), each) for each in dialects]
     wrong, dialect = min(differences, key=lambda pair: len(pair[0]))
     if wrong:
         settings = "; ".join(

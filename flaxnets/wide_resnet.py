@@ -62,6 +62,7 @@ class WideResNetConfig:
         rules.require_choice("dropout_before", self.dropout_before, get_args(DropoutBefore))
         rules.require_choice("init", self.init, INITS)
         rules.require_positive(depth=self.depth, widen_factor=self.widen_factor)
+        rules.require_flag(conv_bias=self.conv_bias)
         rules.require_classes(self.num_classes)
         rules.require_rate("dropout", self.dropout)
         momentum = self.final_norm_momentum

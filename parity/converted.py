@@ -25,7 +25,7 @@ from parity.weights import random_batches
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compare the outputs; 0 where they are equal, else 1."""
+    """Compare the outputs; 0 where they are equal, 1 where not, 2 where they can't be compared."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("target", type=Path, metavar="OUT")
@@ -35,9 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", dest="options", action="append", default=[], type=option)
     options = parser.parse_args(arguments)
     fields = dict(options.options)
-    errors = compare(
-        options.source, options.target, options.arch, options.dialect, options.to_dialect, fields
-    )
+    try:
+        errors = compare(
+            options.source,
+            options.target,
+            options.arch,
+            options.dialect,
+            options.to_dialect,
+            fields,
+        )
+    except (ValueError, OSError, ImportError) as problem:
+        print(f"the outputs could not be compared: {problem}", file=sys.stderr)
+        return 2
     for name, error in errors.items():
         print(f"{name}: relative error {error:.1e} (budget {FLOAT64_FORWARD:.0e})")
     equal = all(error <= FLOAT64_FORWARD for error in errors.values())

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -333,3 +334,42 @@ def test_half_precision_is_not_bad(good: State) -> None:
         np.testing.assert_array_equal(
             again["conv1.weight"], state["conv1.weight"].astype(np.float32)
         )
+
+
+def test_a_number_out_of_proportion_is_no_endless_network(good: State) -> None:
+    for key in ("layer1.99999999.conv1.weight", "layer99999999.0.conv1.weight"):
+        with pytest.raises(CheckpointError, match="of no network"):
+            flaxnets.load_torch({**good, key: good["layer1.0.conv1.weight"]})
+
+
+def test_a_max_pooling_that_no_key_shows_is_not_dropped(good: State) -> None:
+    """chenyaofo's names with other widths are other code's, which pools after a 3x3 stem."""
+    with pytest.raises(CheckpointError, match=r"(?s)names of flaxnets.*dropout: any rate"):
+        flaxnets.load_torch(good)
+
+
+@pytest.mark.parametrize("value", ["false", 0, None])
+def test_flags_are_true_or_false(good: State, value: object) -> None:
+    with pytest.raises(ValueError, match=r"conv_bias=.* must be True or False"):
+        flaxnets.load_torch(good, ARCH, **TINY, conv_bias=value)
+    with pytest.raises(ValueError, match="must be a tuple"):
+        flaxnets.load_torch(good, ARCH, **(TINY | {"stage_sizes": 3}))
+
+
+def test_half_precision_is_kept_when_asked(tmp_path: Path, good: State) -> None:
+    model = flaxnets.load_torch(good, ARCH, param_dtype=jnp.bfloat16, **TINY)
+    flaxnets.save_torch(model, tmp_path / "half.safetensors")
+    again = flaxnets.load_torch(tmp_path / "half.safetensors", ARCH, param_dtype=None, **TINY)
+    assert again.conv1.kernel.dtype == again.bn1.scale.dtype == jnp.bfloat16
+    assert again.bn1.mean.dtype == jnp.float32
+    np.testing.assert_array_equal(again.conv1.kernel[...], model.conv1.kernel[...])
+
+
+def test_float64_is_kept_in_64_bit_mode_whatever_was_loaded_before(good: State) -> None:
+    state = {key: array.astype(np.float64) for key, array in good.items() if array.ndim}
+    narrow = flaxnets.load_torch(state, ARCH, param_dtype="float64", **TINY)
+    assert narrow.conv1.kernel.dtype == jnp.float32
+    with jax.enable_x64(True):
+        wide = flaxnets.load_torch(state, ARCH, param_dtype="float64", **TINY)
+        assert wide.conv1.kernel.dtype == jnp.float64
+        np.testing.assert_array_equal(flaxnets.to_torch(wide)["fc.weight"], state["fc.weight"])

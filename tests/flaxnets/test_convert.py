@@ -49,7 +49,7 @@ def test_conversion(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     ]
     assert "wrn_10_1: WideResNet with depth 10, widen_factor 1" in shown
     assert "46 keys, each used once" in shown
-    assert "the same to the bit" in shown
+    assert f"every value is that of {source} to the bit" in shown
     assert "the outputs are equal" in shown
     before, after = read_state_dict(source), read_state_dict(target)
     assert after.keys() == flaxnets.to_torch(flaxnets.load_torch(before, ARCH), "szagoruyko").keys()

@@ -121,7 +121,9 @@ CASES: dict[str, Case] = {
         config=resnet_config(**FOUR_STAGES, stem="imagenet"),
     ),
     "chenyaofo": Case(
-        dialect="chenyaofo", make=lambda: resnet.chenyaofo(**TWO_STAGES), config=resnet_config()
+        dialect="chenyaofo",
+        make=lambda: resnet.chenyaofo(sizes=(1, 1, 1), num_classes=3),
+        config=resnet_config(stage_sizes=(1, 1, 1), widths=(16, 32, 64), stem_width=16),
     ),
     "pytorch_book": Case(
         dialect="pytorch_book",
