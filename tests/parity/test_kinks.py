@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity.budget import Error, relative_error
-from parity.checks import Pair, check_pair, gradient_oracle
+from parity.checks import Pair, check_pair, gradient_oracle, layer_budgets
 from parity.comparison import first_divergence
 from parity.kinks import Relu, Side, sides_of
 from parity.record import Trace, record_torch
@@ -74,11 +74,12 @@ def test_a_gradient_is_held_against_the_oracle_on_its_own_side(
         )
 
     assert distance(run, oracle) > 1e-2
-    held_against = gradient_oracle(pair, oracle, oracle, run, training=True)
+    allowed = layer_budgets(oracle, [oracle])
+    held_against = gradient_oracle(pair, oracle, run, allowed, training=True)
     assert held_against.turned == 1
     assert distance(run, held_against) < 1e-7
 
-    unmoved = gradient_oracle(pair, oracle, oracle, oracle, training=True)
+    unmoved = gradient_oracle(pair, oracle, oracle, allowed, training=True)
     assert unmoved is oracle
 
 
