@@ -20,6 +20,7 @@ from flaxnets.layers import (
     max_pool_3x3_stride_2,
     standardize,
 )
+from flaxnets.network import Network
 
 Stem = Literal["imagenet", "cifar"]
 Concat = Literal["old_new", "new_old"]
@@ -198,7 +199,7 @@ class Transition(nnx.Module):
         return avg_pool(y, 2)
 
 
-class DenseNet(nnx.Module):
+class DenseNet(Network):
     """DenseNet.
 
     Module names are torchvision's without "features.": conv0, denseblock1.denselayer1.conv1,
@@ -240,15 +241,7 @@ class DenseNet(nnx.Module):
         self.classifier = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Every stage's output by name, in order: stem, stage1, ..., pre_logits, logits.
-
-        Args:
-            x: (N, H, W, 3), normalised.
-
-        Returns:
-            Maps (N, h, w, c) for the stem and the dense blocks (before norm and transition),
-            ``pre_logits`` (N, F) and, with a classifier, ``logits`` (N, num_classes).
-        """
+        """Every stage's output by name (``Network.features``)."""
         check_images(x)
         x = self.conv0(x)
         if self.config.stem == "imagenet":
@@ -264,12 +257,3 @@ class DenseNet(nnx.Module):
         if self.classifier is not None:
             outputs["logits"] = self.classifier(outputs["pre_logits"])
         return outputs
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
-
-        Raises:
-            ValueError: ``x`` is not a floating-point NHWC batch.
-        """
-        outputs = self.features(x)
-        return outputs.get("logits", outputs["pre_logits"])

@@ -16,6 +16,7 @@ from flax.typing import Dtype
 
 from flaxnets import rules
 from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool
+from flaxnets.network import Network
 from flaxnets.preactivation import (
     Block,
     PreactivationBlock,
@@ -124,7 +125,7 @@ def cifar_preact_resnet(
     )
 
 
-class PreActResNet(nnx.Module):
+class PreActResNet(Network):
     """Pre-activation ResNet; module names stand at the head of this file.
 
     Args:
@@ -171,15 +172,7 @@ class PreActResNet(nnx.Module):
         self.fc = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Every stage's output by name, in order: stem, stage1, ..., pre_logits, logits.
-
-        Args:
-            x: (N, H, W, 3), normalised.
-
-        Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and, with a classifier,
-            ``logits`` (N, num_classes).
-        """
+        """Every stage's output by name (``Network.features``)."""
         check_images(x)
         x = self.conv1(x)
         if self.bn0 is not None:
@@ -194,12 +187,3 @@ class PreActResNet(nnx.Module):
         if self.fc is not None:
             outputs["logits"] = self.fc(outputs["pre_logits"])
         return outputs
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
-
-        Raises:
-            ValueError: ``x`` is not a floating-point NHWC batch.
-        """
-        outputs = self.features(x)
-        return outputs.get("logits", outputs["pre_logits"])

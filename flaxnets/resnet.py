@@ -18,6 +18,7 @@ from flaxnets.layers import (
     global_avg_pool,
     max_pool_3x3_stride_2,
 )
+from flaxnets.network import Network
 from flaxnets.shortcuts import SHORTCUTS, Shortcut, make_shortcut
 
 Block = Literal["basic", "bottleneck"]
@@ -197,7 +198,7 @@ class ResidualBlock(nnx.Module):
         return jax.nn.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nnx.Module):
+class ResNet(Network):
     """ResNet. Module names are torchvision's: conv1, bn1, layer1.0.conv1, layer2.0.downsample.0,
     fc.
 
@@ -235,15 +236,7 @@ class ResNet(nnx.Module):
         self.fc = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Every stage's output by name, in order: stem, stage1, ..., pre_logits, logits.
-
-        Args:
-            x: (N, H, W, 3), normalised.
-
-        Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and, with a classifier,
-            ``logits`` (N, num_classes).
-        """
+        """Every stage's output by name (``Network.features``)."""
         check_images(x)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         if self.config.stem == "imagenet":
@@ -256,12 +249,3 @@ class ResNet(nnx.Module):
         if self.fc is not None:
             outputs["logits"] = self.fc(outputs["pre_logits"])
         return outputs
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
-
-        Raises:
-            ValueError: ``x`` is not a floating-point NHWC batch.
-        """
-        outputs = self.features(x)
-        return outputs.get("logits", outputs["pre_logits"])

@@ -10,6 +10,7 @@ from flax.typing import Dtype
 
 from flaxnets import rules
 from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool
+from flaxnets.network import Network
 from flaxnets.preactivation import Block, DropoutBefore, PreactivationBlock, StrideOn
 
 ProjectionInput = Literal["activated", "raw"]
@@ -85,7 +86,7 @@ class WideResNetConfig:
         return rules.blocks_per_stage(f"WRN ({self.block} blocks)", self.depth, per_block, 4)
 
 
-class WideResNet(nnx.Module):
+class WideResNet(Network):
     """WRN. Module names: conv1, layer1.0.bn1, layer1.0.conv1, layer1.0.downsample.0, bn1, fc.
 
     Args:
@@ -133,15 +134,7 @@ class WideResNet(nnx.Module):
         self.fc = layers.classifier(channels, config.num_classes)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Every stage's output by name, in order: stem, stage1, stage2, stage3, pre_logits, logits.
-
-        Args:
-            x: (N, H, W, 3), normalised.
-
-        Returns:
-            Maps (N, h, w, c) for the stem and stages, ``pre_logits`` (N, F) and, with a classifier,
-            ``logits`` (N, num_classes).
-        """
+        """Every stage's output by name (``Network.features``)."""
         check_images(x)
         x = self.conv1(x)
         outputs = {"stem": x}
@@ -152,12 +145,3 @@ class WideResNet(nnx.Module):
         if self.fc is not None:
             outputs["logits"] = self.fc(outputs["pre_logits"])
         return outputs
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Pictures (N, H, W, 3) to logits (N, num_classes); without a classifier to (N, F).
-
-        Raises:
-            ValueError: ``x`` is not a floating-point NHWC batch.
-        """
-        outputs = self.features(x)
-        return outputs.get("logits", outputs["pre_logits"])
