@@ -813,3 +813,18 @@ def test_momentum_of_another_network() -> None:
     optimizer.step()
     with pytest.raises(CheckpointError, match="29 momentum buffers, the network 38 parameters"):
         flaxnets.momentum_from_torch(model, optimizer.state_dict())
+
+
+def test_names_are_a_bijection_for_every_network_that_a_code_base_can_build() -> None:
+    pairs = 0
+    for name in flaxnets.list_models():
+        config = flaxnets.get_config(name)
+        keys = [entry.key for entry in flaxnets.layout.layout(config)]
+        for dialect in DIALECTS:
+            if not isinstance(config, dialect.family) or dialect.contradictions(config):
+                continue
+            upstream = [dialect.to_upstream(key) for key in keys]
+            assert len(set(upstream)) == len(keys), (name, dialect.name)
+            assert [dialect.from_upstream(key) for key in upstream] == keys, (name, dialect.name)
+            pairs += 1
+    assert pairs > 250
