@@ -49,7 +49,10 @@ def require_flag(**fields: bool) -> None:
 def require_sizes(**fields: tuple[int, ...]) -> None:
     """Raise ``ValueError`` unless every field is a tuple of positive whole numbers."""
     for field, value in fields.items():
-        require(isinstance(value, tuple), f"{field}={value!r} must be a tuple of whole numbers")
+        require(
+            isinstance(value, tuple),
+            f"{field}={value!r} must be positive whole numbers (1 or more), in a tuple",
+        )
     require_positive(**fields)
 
 
