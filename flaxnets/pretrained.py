@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +150,3 @@ def _timm_file(name: str, repository: str, tag: str) -> Path:
             f"network, run `hf download {repository} {file}` elsewhere and copy the folder "
             f"models--timm--{tag} to {place}; or pass the file itself to flaxnets.load_torch"
         ) from error
-
-
-def torchvision_weights() -> Mapping[str, tuple[str, ...]]:
-    """The names of torchvision's weights by network."""
-    return {name: tuple(tags) for name, tags in TORCHVISION.items()}

@@ -116,7 +116,7 @@ def _compression(transitions: Iterable[tuple[int, ...]]) -> float:
     transitions = list(transitions)
     shares = [numerator / 100 for numerator in range(100, 0, -1)]
     exact = [kept / channels for kept, channels in transitions]
-    for theta in (0.5, 1.0, *shares, *exact, max(exact)):
+    for theta in (0.5, 1.0, *shares, *exact):
         if all(int(channels * theta) == kept for kept, channels in transitions):
             return theta
     raise ValueError("the transitions have no compression in common")

@@ -218,7 +218,8 @@ def to_torch(model: nnx.Module, dialect: str = OWN) -> dict[str, np.ndarray]:
     arrays = _upstream_arrays(model, dialect)
     widened = {np.dtype(jnp.bfloat16): np.float32}
     return {
-        key: array.astype(widened.get(array.dtype, array.dtype)) for key, array in arrays.items()
+        key: array.astype(widened.get(array.dtype, array.dtype), copy=False)
+        for key, array in arrays.items()
     }
 
 
