@@ -18,6 +18,7 @@ from flaxnets.layers import (
     check_images,
     global_avg_pool,
     max_pool_3x3_stride_2,
+    relu,
     standardize,
 )
 from flaxnets.network import Network
@@ -142,11 +143,11 @@ class DenseLayer(nnx.Module):
 
     def __call__(self, maps: FeatureMaps) -> jax.Array:
         """All maps so far, (N, H, W, C_in), to the k new ones (N, H, W, k)."""
-        y = self.conv1(jax.nn.relu(self.norm1(maps)))
+        y = self.conv1(relu(self.norm1(maps)))
         if self.dropout1 is not None:
             y = self.dropout1(y)
         if self.bottleneck:
-            y = self.conv2(jax.nn.relu(self.norm2(y)))
+            y = self.conv2(relu(self.norm2(y)))
             if self.dropout2 is not None:
                 y = self.dropout2(y)
         return y
@@ -193,7 +194,7 @@ class Transition(nnx.Module):
     def __call__(self, maps: FeatureMaps) -> jax.Array:
         """(N, H, W, C_in) to (N, H // 2, W // 2, C_out)."""
         y = self.norm(maps)
-        y = self.conv(jax.nn.relu(y) if self.relu else y)
+        y = self.conv(relu(y) if self.relu else y)
         if self.dropout is not None:
             y = self.dropout(y)
         return avg_pool(y, 2)
@@ -245,7 +246,7 @@ class DenseNet(Network):
         check_images(x)
         x = self.conv0(x)
         if self.config.stem == "imagenet":
-            x = max_pool_3x3_stride_2(jax.nn.relu(self.norm0(x)))
+            x = max_pool_3x3_stride_2(relu(self.norm0(x)))
         outputs = {"stem": x}
         last = len(self.config.block_sizes)
         for index in range(1, last + 1):
@@ -253,7 +254,7 @@ class DenseNet(Network):
             outputs[f"stage{index}"] = maps.values
             if index < last:
                 x = getattr(self, f"transition{index}")(maps)
-        outputs["pre_logits"] = global_avg_pool(jax.nn.relu(self.norm5(maps)))
+        outputs["pre_logits"] = global_avg_pool(relu(self.norm5(maps)))
         if self.classifier is not None:
             outputs["logits"] = self.classifier(outputs["pre_logits"])
         return outputs

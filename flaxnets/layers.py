@@ -135,7 +135,12 @@ class FeatureMaps:
 
     def __add__(self, other: "FeatureMaps") -> "FeatureMaps":
         """Concatenate along the channels."""
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), self, other)
+        return _concatenate(self, other)
+
+
+@jax.jit
+def _concatenate(first: FeatureMaps, second: FeatureMaps) -> FeatureMaps:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), first, second)
 
 
 def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
@@ -145,42 +150,117 @@ def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
     large. Computed in float32, or wider if ``x`` is.
     """
     x = jnp.asarray(x)
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-    return FeatureMaps(x, *_normalize(wide, epsilon))
+    return FeatureMaps(x, *_normalize(_widened(x), epsilon))
+
+
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(jnp.float32, x.dtype))
+
+
+def _channel_mean(x: jax.Array) -> jax.Array:
+    """(..., C) to (C,): the mean over one axis after the other.
+
+    In one go a long float32 sum is several times as far off as PyTorch's, which is kept in double.
+    What is off in a mean is off in every pixel alike, and adds up in the layers below.
+    """
+    while x.ndim > 1:
+        x = x.mean(-2)
+    return x
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(x - mean) / sqrt(var + epsilon), mean and biased variance over all axes but the last.
-
-    The gradient is written out because the derived one passes over the maps twice as often.
-    """
+    """(x - mean) / sqrt(var + epsilon), mean and biased variance over all axes but the last."""
     return _normalize_forward(x, epsilon)[0]
 
 
 def _normalize_forward(x: jax.Array, epsilon: float) -> Any:
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
+    mean = _channel_mean(x)
     centred = x - mean
-    var = jnp.square(centred).mean(axes)
+    var = _channel_mean(jnp.square(centred))
     deviation = jnp.sqrt(var + epsilon)
     normalized = centred * (1 / deviation)
     return (normalized, mean, var), (normalized, deviation)
 
 
 def _normalize_backward(epsilon: float, residuals: Any, gradients: Any) -> tuple[jax.Array]:
-    """Equations of section 3 of Ioffe & Szegedy 2015, gathered by what multiplies what."""
     del epsilon
+    normalized, _ = residuals
+    gradient = gradients[0]
+    means = _channel_mean(gradient), _channel_mean(gradient * normalized)
+    return (_gradient_through_statistics(residuals, gradients, *means),)
+
+
+def _gradient_through_statistics(
+    residuals: Any, gradients: Any, mean: jax.Array, slope: jax.Array
+) -> jax.Array:
+    """Equations of section 3 of Ioffe & Szegedy 2015, gathered by what multiplies what.
+
+    Args:
+        residuals: of ``_normalize``.
+        gradients: arriving at its three outputs.
+        mean: (C,), of the first gradient.
+        slope: (C,), the mean of the first gradient times the normalised input.
+    """
     normalized, deviation = residuals
     gradient, mean_gradient, var_gradient = gradients
-    axes = tuple(range(gradient.ndim - 1))
     count = math.prod(gradient.shape[:-1])
-    constant = mean_gradient / count - gradient.mean(axes) / deviation
-    slope = 2 * var_gradient * deviation / count - (gradient * normalized).mean(axes) / deviation
-    return (gradient * (1 / deviation) + normalized * slope + constant,)
+    slope = slope - 2 * var_gradient * deviation**2 / count
+    return (gradient - mean - normalized * slope) * (1 / deviation) + mean_gradient / count
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+@jax.custom_vjp
+def _scale_and_shift(normalized: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return normalized * scale + bias
+
+
+def _scale_and_shift_backward(residuals: Any, gradient: jax.Array) -> Any:
+    normalized, scale = residuals
+    count = math.prod(gradient.shape[:-1])
+    means = _channel_mean(gradient * normalized), _channel_mean(gradient)
+    return gradient * scale, count * means[0], count * means[1]
+
+
+_scale_and_shift.defvjp(
+    lambda normalized, scale, bias: (
+        _scale_and_shift(normalized, scale, bias),
+        (normalized, scale),
+    ),
+    _scale_and_shift_backward,
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+    """``_scale_and_shift`` of the normalised input; the input's mean and biased variance.
+
+    Written as one because the gradients of scale and bias are, but for a factor, the means that the
+    normalisation's gradient needs.
+    """
+    return _batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _batch_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+    (normalized, mean, var), residuals = _normalize_forward(x, epsilon)
+    return (normalized * scale + bias, mean, var), (residuals, scale)
+
+
+def _batch_norm_backward(epsilon: float, residuals: Any, gradients: Any) -> Any:
+    del epsilon
+    residuals, scale = residuals
+    gradient, *statistics = gradients
+    mean, slope = _channel_mean(gradient), _channel_mean(gradient * residuals[0])
+    x_gradient = _gradient_through_statistics(
+        residuals, (gradient * scale, *statistics), mean * scale, slope * scale
+    )
+    count = math.prod(gradient.shape[:-1])
+    return x_gradient, count * slope, count * mean
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 class BatchNorm(nnx.Module):
@@ -225,29 +305,30 @@ class BatchNorm(nnx.Module):
         Raises:
             ValueError: one value a channel in training mode (PyTorch refuses it too).
         """
+        values = x.values if isinstance(x, FeatureMaps) else jnp.asarray(x)
+        wide = jnp.promote_types(jnp.promote_types(jnp.float32, self.mean.dtype), values.dtype)
+        scale, bias = (p[...].astype(wide) for p in (self.scale, self.bias))
         if self.use_running_average:
-            values = x.values if isinstance(x, FeatureMaps) else x
-            wide = jnp.promote_types(self.mean.dtype, values.dtype)
             mean, var = self.mean[...].astype(wide), self.var[...].astype(wide)
             normalized = (values.astype(wide) - mean) / jnp.sqrt(var + self.epsilon)
+            return _scale_and_shift(normalized, scale, bias).astype(self.dtype)
+        if isinstance(x, FeatureMaps):
+            assert x.normalized is not None
+            y = _scale_and_shift(x.normalized, scale, bias)
+            statistics = x.mean, x.var
         else:
-            maps = x if isinstance(x, FeatureMaps) else standardize(x, self.epsilon)
-            assert maps.normalized is not None
-            normalized = maps.normalized
-            self._update_running_statistics(maps)
-        scale, bias = (p[...].astype(normalized.dtype) for p in (self.scale, self.bias))
-        return (normalized * scale + bias).astype(self.dtype)
+            y, *statistics = _batch_norm(values.astype(wide), scale, bias, self.epsilon)
+        self._update_running_statistics(*statistics, values.shape)
+        return y.astype(self.dtype)
 
-    def _update_running_statistics(self, maps: FeatureMaps) -> None:
-        assert maps.mean is not None
-        assert maps.var is not None
-        count = math.prod(maps.values.shape[:-1])
+    def _update_running_statistics(self, mean: Any, var: Any, shape: tuple[int, ...]) -> None:
+        count = math.prod(shape[:-1])
         if count < 2:
             raise ValueError(
                 "batch norm in training mode needs more than one value a channel, got an input of "
-                f"shape {maps.values.shape}; use a larger batch or picture, or call model.eval()"
+                f"shape {shape}; use a larger batch or picture, or call model.eval()"
             )
-        batch = (maps.mean, maps.var * (count / (count - 1)))
+        batch = (mean, var * (count / (count - 1)))
         for running, new in zip((self.mean, self.var), batch, strict=True):
             old = running[...]
             running[...] = self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
@@ -327,6 +408,10 @@ class Layers:
             param_dtype=self.param_dtype,
             rngs=_NO_KEYS,  # type: ignore[arg-type]
         )
+
+
+# As one operation: run eagerly, its gradient is then one too.
+relu = jax.jit(jax.nn.relu)
 
 
 def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:

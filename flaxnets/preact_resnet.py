@@ -15,7 +15,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import rules
-from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool
+from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool, relu
 from flaxnets.network import Network
 from flaxnets.preactivation import (
     Block,
@@ -176,13 +176,13 @@ class PreActResNet(Network):
         check_images(x)
         x = self.conv1(x)
         if self.bn0 is not None:
-            x = jax.nn.relu(self.bn0(x))
+            x = relu(self.bn0(x))
         outputs = {"stem": x}
         for stage in range(1, len(self.config.stage_sizes) + 1):
             x = getattr(self, f"layer{stage}")(x)
             outputs[f"stage{stage}"] = x
         if self.bn1 is not None:
-            x = jax.nn.relu(self.bn1(x))
+            x = relu(self.bn1(x))
         outputs["pre_logits"] = global_avg_pool(x)
         if self.fc is not None:
             outputs["logits"] = self.fc(outputs["pre_logits"])

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from flaxnets.layers import Layers, Sequential
+from flaxnets.layers import Layers, Sequential, relu
 from flaxnets.shortcuts import PadShortcut
 
 Block = Literal["basic", "bottleneck"]
@@ -93,7 +93,7 @@ class PreactivationBlock(nnx.Module):
         """(N, H, W, C_in) to (N, H / stride, W / stride, C_out)."""
         y = x
         for index in range(1, self.depth + 1):
-            y = jax.nn.relu(getattr(self, f"bn{index}")(y))
+            y = relu(getattr(self, f"bn{index}")(y))
             if index == 1 and self.shares_activation:
                 x = y
             if index == self.depth and not self.drops_after_first:

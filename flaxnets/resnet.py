@@ -17,6 +17,7 @@ from flaxnets.layers import (
     check_images,
     global_avg_pool,
     max_pool_3x3_stride_2,
+    relu,
 )
 from flaxnets.network import Network
 from flaxnets.shortcuts import SHORTCUTS, Shortcut, make_shortcut
@@ -192,10 +193,10 @@ class ResidualBlock(nnx.Module):
         for index in range(1, self.depth + 1):
             y = getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(y))
             if index < self.depth:
-                y = jax.nn.relu(y)
+                y = relu(y)
         if self.dropout is not None:
             y = self.dropout(y)
-        return jax.nn.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 class ResNet(Network):
@@ -238,7 +239,7 @@ class ResNet(Network):
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
         """Every stage's output by name (``Network.features``)."""
         check_images(x)
-        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = relu(self.bn1(self.conv1(x)))
         if self.config.stem == "imagenet":
             x = max_pool_3x3_stride_2(x)
         outputs = {"stem": x}

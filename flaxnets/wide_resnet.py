@@ -9,7 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import rules
-from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool
+from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool, relu
 from flaxnets.network import Network
 from flaxnets.preactivation import Block, DropoutBefore, PreactivationBlock, StrideOn
 
@@ -141,7 +141,7 @@ class WideResNet(Network):
         for stage in range(1, len(STAGE_WIDTHS) + 1):
             x = getattr(self, f"layer{stage}")(x)
             outputs[f"stage{stage}"] = x
-        outputs["pre_logits"] = global_avg_pool(jax.nn.relu(self.bn1(x)))
+        outputs["pre_logits"] = global_avg_pool(relu(self.bn1(x)))
         if self.fc is not None:
             outputs["logits"] = self.fc(outputs["pre_logits"])
         return outputs

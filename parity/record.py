@@ -198,9 +198,8 @@ def record_flax(
 ) -> Trace:
     """Run a Flax module; it is not changed. Products are in full precision whatever the device.
 
-    Compiling takes most of the time. Where many layers are alike each is compiled for itself, once
-    for all of its kind, in this network and the next; else (a DenseNet) the network is compiled as
-    a whole. LLVM's optimization of CPU code is left out of the latter in float64.
+    Compiling takes most of the time. Each layer is compiled for itself, once for all of its kind,
+    in this network and the next. LLVM's optimization of CPU code is left out in float64.
 
     Args:
         model: takes (N, H, W, C) to (N, classes).
@@ -210,14 +209,13 @@ def record_flax(
         rename: a module's dotted Flax name to PyTorch's name.
     """
     graphdef, params, rest = _split(model)
-    whole = _layers_differ(model)
 
     def loss_and_record(params: Any, images: Any, rest: Any, labels: Any) -> Any:
         run = _in_mode(nnx.merge(graphdef, params, rest, copy=True), training)
         layers: dict[str, jax.Array] = {}
 
         def keep(path: Path, module: nnx.Module, call: Any, *args: Any, **kwargs: Any) -> Any:
-            if _is_layer(module) and not whole:
+            if _is_layer(module):
                 output = _run_compiled(module, call.func, args, kwargs)
             else:
                 output = call(*args, **kwargs)
@@ -230,9 +228,7 @@ def record_flax(
         return loss, (layers, logits, _split(run)[2])
 
     step = jax.value_and_grad(loss_and_record, argnums=(0, 1), has_aux=True)
-    if whole:
-        step = jax.jit(step)
-    with full_precision(dtype), _quick_compilation(whole and dtype == "float64"):
+    with full_precision(dtype), _quick_compilation(dtype == "float64"):
         images, labels = jnp.asarray(batches.images, dtype), jnp.asarray(batches.labels)
         (loss, (layers, logits, rest)), (gradients, input_gradient) = step(
             params, images[0], rest, labels[0]
@@ -312,11 +308,6 @@ def _is_layer(module: nnx.Module) -> bool:
     """Whether a module has parameters and no submodules."""
     alone = sum(1 for _ in nnx.iter_modules(module)) == 1
     return alone and bool(nnx.to_flat_state(nnx.state(module, nnx.Param)).paths)
-
-
-def _layers_differ(model: nnx.Module) -> bool:
-    layers = [nnx.graphdef(module) for _, module in nnx.iter_modules(model) if _is_layer(module)]
-    return len(set(layers)) > len(layers) / 2
 
 
 def _run_compiled(
