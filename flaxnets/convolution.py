@@ -60,8 +60,9 @@ def _backward(
     images, kernel = residuals
     plain = functools.partial(_plain_gradients, stride, padding, groups)
     if groups > 1:
-        return plain(images, kernel, gradient)
-    rewritten = functools.partial(_cpu_gradients, stride, padding)
+        rewritten = functools.partial(_grouped_gradients, stride, padding, groups)
+    else:
+        rewritten = functools.partial(_cpu_gradients, stride, padding)
     return lax.platform_dependent(images, kernel, gradient, cpu=rewritten, default=plain)
 
 
@@ -97,6 +98,35 @@ def _plain_gradients(
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     _, transpose = jax.vjp(lambda x, k: _plain(x, k, stride, padding, groups), images, kernel)
+    return transpose(gradient)
+
+
+def _grouped_gradients(
+    stride: int,
+    padding: int,
+    groups: int,
+    images: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Through the products of every pixel's neighbourhood with the kernel, a batch of one a group."""
+    height, width = gradient.shape[1:3]
+    size, _, channels, features = kernel.shape
+
+    def product(x: jax.Array, k: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        taps = [
+            x[:, row : row + (height - 1) * stride + 1 : stride, column:][
+                :, :, : (width - 1) * stride + 1 : stride
+            ]
+            for row in range(size)
+            for column in range(size)
+        ]
+        patches = jnp.stack(taps).reshape(size**2, -1, groups, channels)
+        k = k.reshape(size**2, channels, groups, features // groups)
+        return jnp.einsum("tpgc,tcgo->pgo", patches, k).reshape(gradient.shape)
+
+    _, transpose = jax.vjp(product, images, kernel)
     return transpose(gradient)
 
 
