@@ -329,10 +329,12 @@ class BatchNorm(nnx.Module):
                 f"shape {shape}; use a larger batch or picture, or call model.eval()"
             )
         batch = (mean, var * (count / (count - 1)))
+        # Not `running[...] =`: under a trace that takes as long as all operations before it.
         for running, new in zip((self.mean, self.var), batch, strict=True):
             old = running[...]
-            running[...] = self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
-        self.num_batches_tracked[...] += 1
+            new = (1 - self.momentum) * new.astype(old.dtype)
+            running.set_value(self.momentum * old + new)
+        self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
 
 
 class Layers:
