@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Pictures whose slices are multiplied at a time: few enough to stay in a core's cache.
-CHUNK = 16
+from flaxnets.kernel_gradient import kernel_gradient
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -38,9 +37,14 @@ def conv2d(
         (N, H', W', C_out) with H' = floor((H + 2 padding - k_h) / stride) + 1.
     """
     plain = functools.partial(_plain, stride=stride, padding=padding, groups=groups)
-    if kernel.shape[:2] != (1, 1) or padding > 0 or groups > 1:
+    if groups > 1:
         return plain(images, kernel)
-    rewritten = functools.partial(_pointwise, stride=stride)
+    if kernel.shape[:2] == (1, 1) and padding == 0:
+        rewritten = functools.partial(_pointwise, stride=stride)
+    elif stride == 1 and (merged := _pixels_to_merge(images, kernel, padding)) > 1:
+        rewritten = functools.partial(_merged, padding=padding, merged=merged)
+    else:
+        return plain(images, kernel)
     return lax.platform_dependent(images, kernel, cpu=rewritten, default=plain)
 
 
@@ -59,8 +63,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = residuals
     plain = functools.partial(_plain_gradients, stride, padding, groups)
-    if groups > 1:
-        rewritten = functools.partial(_grouped_gradients, stride, padding, groups)
+    if groups > 1 or padding >= kernel.shape[0]:
+        rewritten = functools.partial(_neighbourhood_gradients, stride, padding, groups)
     else:
         rewritten = functools.partial(_cpu_gradients, stride, padding)
     return lax.platform_dependent(images, kernel, gradient, cpu=rewritten, default=plain)
@@ -89,6 +93,36 @@ def _pointwise(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arr
     return product.reshape(*pixels.shape[:3], kernel.shape[3])
 
 
+def _pixels_to_merge(images: jax.Array, kernel: jax.Array, padding: int) -> int:
+    """How many neighbours in a row to compute as the features of one pixel (measured on AVX-512).
+
+    XLA's CPU backend is fast for 32 output features and more, of few input channels for 48.
+    """
+    height, width, channels, features = kernel.shape
+    wanted = 32 if height * width * channels >= 128 else 48
+    merged = 1
+    while merged * features < wanted:
+        merged *= 2
+    columns = images.shape[2] + 2 * padding - width + 1
+    return merged if merged <= 4 and features >= 16 and columns % merged == 0 else 1
+
+
+def _merged(images: jax.Array, kernel: jax.Array, padding: int, merged: int) -> jax.Array:
+    """A convolution with a wider kernel and ``merged`` times the features and the step in a row."""
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (shift, merged - 1 - shift), (0, 0), (0, 0)))
+        for shift in range(merged)
+    ]
+    y = lax.conv_general_dilated(
+        images,
+        jnp.concatenate(shifted, axis=3),
+        window_strides=(1, merged),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*y.shape[:2], y.shape[2] * merged, kernel.shape[3])
+
+
 def _plain_gradients(
     stride: int,
     padding: int,
@@ -101,7 +135,7 @@ def _plain_gradients(
     return transpose(gradient)
 
 
-def _grouped_gradients(
+def _neighbourhood_gradients(
     stride: int,
     padding: int,
     groups: int,
@@ -109,7 +143,7 @@ def _grouped_gradients(
     kernel: jax.Array,
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Through the products of every pixel's neighbourhood with the kernel, a batch of one a group."""
+    """Through products of every pixel's neighbourhood with the kernel, one for each group."""
     height, width = gradient.shape[1:3]
     size, _, channels, features = kernel.shape
 
@@ -145,8 +179,7 @@ def _cpu_gradients(
     # The barrier keeps the flip from being folded back into the convolution, which then is slow.
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
-    kernel_gradient = _kernel_gradient(images, gradient, size, padding)
-    return images_gradient, kernel_gradient.astype(kernel.dtype)
+    return images_gradient, kernel_gradient(images, gradient, size, padding).astype(kernel.dtype)
 
 
 def _split_phases(
@@ -179,43 +212,3 @@ def _fold_kernel(kernel: jax.Array, stride: int) -> jax.Array:
     kernel = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, used, taps, used, channels, features)
     return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, used**2 * channels, features)
-
-
-def _kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
-    """(k, k, C, O) of a convolution of stride 1, in float32 or wider.
-
-    Tap (i, j) is the product of the padded input, shifted by i rows and j columns, with the
-    output's gradient. Over pictures flattened to rows of pixels a shift is a contiguous slice; the
-    k shifts along a row are made on the gradient and multiplied at once.
-    """
-    count, _, _, channels = images.shape
-    features = gradient.shape[-1]
-    dtype = jnp.promote_types(jnp.float32, images.dtype)
-    product = functools.partial(
-        lax.dot_general,
-        dimension_numbers=(((0,), (0,)), ((), ())),
-        preferred_element_type=dtype,
-    )
-    if size == 1 and padding == 0:
-        return product(images.reshape(-1, channels), gradient.reshape(-1, features))[None, None]
-    width = images.shape[2] + 2 * padding
-    chunk = max(n for n in range(1, min(CHUNK, count) + 1) if count % n == 0)
-
-    def add(total: jax.Array, pictures: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, g = pictures
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        g = jnp.pad(g, ((0, 0), (0, size - 1), (0, size - 1), (0, 0)))
-        x, g = x.reshape(-1, channels), g.reshape(-1, features)
-        rows = g.shape[0] + size - 1
-        x = jnp.pad(x, ((0, (size - 1) * width + size - 1), (0, 0)))
-        shifted = [jnp.pad(g, ((column, size - 1 - column), (0, 0))) for column in range(size)]
-        g = jnp.concatenate(shifted, axis=1)
-        taps = [product(x[row * width : row * width + rows], g) for row in range(size)]
-        return total + jnp.stack(taps), None
-
-    def chunks(x: jax.Array) -> jax.Array:
-        return x.reshape(count // chunk, chunk, *x.shape[1:])
-
-    total = jnp.zeros((size, channels, size * features), dtype)
-    total, _ = lax.scan(add, total, (chunks(images), chunks(gradient)))
-    return total.reshape(size, channels, size, features).transpose(0, 2, 1, 3)

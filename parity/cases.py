@@ -123,6 +123,7 @@ OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         TINY_RESNET | {"stem_norm": True},
     ),
     ("wrn, 64x64", "wrn_10_1", {"widen_factor": 2}),
+    ("wrn, many pictures", "wrn_10_1", {"widen_factor": 8}),
 )
 
 
@@ -156,6 +157,9 @@ def option_cases() -> dict[str, Case]:
     """Small networks for the options that no named network has, or has only at great size."""
     cases = {name: _case(name, arch, options) for name, arch, options in OPTIONS}
     cases["wrn, 64x64"] = dataclasses.replace(cases["wrn, 64x64"], height=64, width=64)
+    # Wide layers over many pictures: on CPUs their kernels' gradients take a form of their own.
+    many = {"height": 16, "width": 24, "batch": 12}
+    cases["wrn, many pictures"] = dataclasses.replace(cases["wrn, many pictures"], **many)
     return cases
 
 
