@@ -71,9 +71,12 @@ def _sum_over_chunks(
     def add(total: jax.Array, pictures: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + function(*pictures), None
 
-    chunks = [x.reshape(count // chunk, chunk, *x.shape[1:]) for x in (images, gradient)]
-    result = jax.eval_shape(function, chunks[0][0], chunks[1][0])
-    return lax.scan(add, jnp.zeros(result.shape, result.dtype), tuple(chunks))[0]
+    def chunks(x: jax.Array) -> jax.Array:
+        return x.reshape(count // chunk, chunk, *x.shape[1:])
+
+    result = jax.eval_shape(function, images[:chunk], gradient[:chunk])
+    pictures = (chunks(images), chunks(gradient))
+    return lax.scan(add, jnp.zeros(result.shape, result.dtype), pictures)[0]
 
 
 def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:

@@ -158,8 +158,9 @@ def option_cases() -> dict[str, Case]:
     cases = {name: _case(name, arch, options) for name, arch, options in OPTIONS}
     cases["wrn, 64x64"] = dataclasses.replace(cases["wrn, 64x64"], height=64, width=64)
     # Wide layers over many pictures: on CPUs their kernels' gradients take a form of their own.
-    many = {"height": 16, "width": 24, "batch": 12}
-    cases["wrn, many pictures"] = dataclasses.replace(cases["wrn, many pictures"], **many)
+    cases["wrn, many pictures"] = dataclasses.replace(
+        cases["wrn, many pictures"], height=16, width=24, batch=12
+    )
     return cases
 
 

@@ -21,6 +21,9 @@ from parity.report import NetworkReport
 
 Result = NetworkReport | str
 
+# Parameters of a network of which no two are compared at a time.
+LARGE = 80_000_000
+
 
 def run_cases(
     cases: Sequence[Case],
@@ -38,12 +41,25 @@ def run_cases(
         dtypes: what to compare in.
         modes: "eval", "train".
         jobs: processes; by default 2 on a CPU with as many cores, else 1. With more than one,
-            cases come in another order. A network of 100 million parameters takes some 8 GB.
+            cases come in another order, and networks of more than ``LARGE`` parameters, which
+            take some 10 GB, one by one before the others.
     """
     jobs = min(jobs or default_jobs(), len(cases))
     if jobs <= 1:
         for case in cases:
             yield case, run_case(case, seed, dtypes, modes)
+        return
+    large = [case for case in cases if _parameters(case) > LARGE]
+    yield from _run_in_processes(large, seed, dtypes, modes, 1)
+    rest = [case for case in cases if _parameters(case) <= LARGE]
+    yield from _run_in_processes(rest, seed, dtypes, modes, jobs)
+
+
+def _run_in_processes(
+    cases: Sequence[Case], seed: int, dtypes: Sequence[DType], modes: Sequence[Mode], jobs: int
+) -> Iterator[tuple[Case, Result]]:
+    """Run so many at a time, the largest first."""
+    if not cases:
         return
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-"))
