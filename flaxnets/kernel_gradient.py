@@ -64,19 +64,27 @@ def _sum_over_chunks(
     gradient: jax.Array,
     most: int,
 ) -> jax.Array:
-    """Sum of ``function(images, gradient)`` over chunks of at most so many pictures."""
-    count = images.shape[0]
-    chunk = max(n for n in range(1, count + 1) if count % n == 0 and n <= max(1, most))
+    """Sum of ``function(images, gradient)`` over chunks of at most so many pictures.
 
-    def add(total: jax.Array, pictures: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + function(*pictures), None
+    Where the pictures lie spread over several devices, each sums its own.
+    """
+    count, devices = images.shape[0], jax.device_count()
+    shares = devices if count % devices == 0 else 1
+    share = count // shares
+    chunk = max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
+    images, gradient = (
+        x.reshape(shares, share // chunk, chunk, *x.shape[1:]) for x in (images, gradient)
+    )
 
-    def chunks(x: jax.Array) -> jax.Array:
-        return x.reshape(count // chunk, chunk, *x.shape[1:])
+    def add(index: jax.Array, totals: jax.Array) -> jax.Array:
+        pictures = (
+            lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False) for x in (images, gradient)
+        )
+        return totals + jax.vmap(function)(*pictures)
 
-    result = jax.eval_shape(function, images[:chunk], gradient[:chunk])
-    pictures = (chunks(images), chunks(gradient))
-    return lax.scan(add, jnp.zeros(result.shape, result.dtype), pictures)[0]
+    result = jax.eval_shape(function, images[0, 0], gradient[0, 0])
+    totals = jnp.zeros((shares, *result.shape), result.dtype)
+    return lax.fori_loop(0, share // chunk, add, totals).sum(axis=0)
 
 
 def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:

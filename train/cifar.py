@@ -22,7 +22,7 @@ import jax
 import tyro
 
 import flaxnets
-from train import datasets, loop, recipes
+from train import datasets, devices, loop, recipes
 from train.run_folder import RunFolder
 from train.trainer import Trainer
 
@@ -143,6 +143,7 @@ def _prepared(command: Sequence[str]) -> contextlib.AbstractContextManager[Train
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     out = arguments.out or Path("runs") / f"{now}-{config.arch}-{config.dataset}"
     dataset = datasets.load(config.dataset, arguments.data_dir)
+    devices.use_cores(config.batch_size)
     return loop.prepare(config, dataset, out, resume=arguments.resume, data_dir=arguments.data_dir)
 
 
