@@ -1,23 +1,25 @@
 """What is compared of a pair of networks: in which dtypes and modes, and against which oracle."""
 
-import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from flax import nnx
 
 from parity.budget import DTYPES, DType, Error, float32_budget, largest, relative_error
-from parity.comparison import MODES, Comparison, Judge, Mode
+from parity.comparison import MODES, NETWORK_CHECKS, Comparison, Mode
+from parity.execution import full_precision
+from parity.isolated import compare_layers
+from parity.judge import Judge
 from parity.kinks import sides_of
+from parity.libraries import LIBRARIES, convolution_library
 from parity.naming import Rename, unchanged
-from parity.record import Batches, Trace, full_precision, record_flax, record_torch
+from parity.record import Batches, Trace, record_flax, record_torch
+from parity.updates import compare_updates
 
-# With and without oneDNN (cuDNN on a GPU) PyTorch adds in different orders: its own rounding error
-# is seen twice.
-LIBRARIES = (True, False)
+# What needs the networks to be run, side by side.
+RECORDED = NETWORK_CHECKS.keys() - {"parameters", "lockstep"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,57 +50,71 @@ class Pair:
 
 
 def check_pair(
-    pair: Pair, *, dtypes: Iterable[DType] = DTYPES, modes: Iterable[Mode] = MODES
+    pair: Pair,
+    *,
+    dtypes: Iterable[DType] = DTYPES,
+    modes: Iterable[Mode] = MODES,
+    checks: Collection[str] = NETWORK_CHECKS,
 ) -> Iterator[list[Comparison]]:
     """Compare a pair, one mode and dtype at a time; the numbers of parameters come first.
 
     Evaluation reads the first batch only: it keeps nothing for the next.
     """
-    dtypes = tuple(dtypes)
+    for comparisons in _check_pair(pair, tuple(dtypes), tuple(modes), checks):
+        yield [comparison for comparison in comparisons if comparison.check in checks]
+
+
+def _check_pair(
+    pair: Pair, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], checks: Collection[str]
+) -> Iterator[list[Comparison]]:
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
     yield compare_counts(pair, pair.flax(dtypes[0]))
-    for mode in modes:
+    for mode in modes if RECORDED.intersection(checks) else ():
         training = mode == "train"
         batches = pair.batches if training else first
         oracle = record_torch(pair.torch, batches, training=training)
         for dtype in dtypes:
             # The Flax module is made anew, and dropped, each time: large networks fill the memory.
-            flax = record_flax(
-                pair.flax(dtype), batches, dtype=dtype, training=training, rename=pair.rename
-            )
+            model = pair.flax(dtype)
+            flax = record_flax(model, batches, dtype=dtype, training=training, rename=pair.rename)
+            rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
             judge = Judge(pair.name, dtype, mode)
-            if dtype == "float64":
+            if rounded is None:
                 yield judge.traces(oracle, flax)
-                continue
-            rounded = copy.deepcopy(pair.torch).float()
-            references = []
-            for enabled in LIBRARIES:
-                with convolution_library(enabled):
-                    references.append(record_torch(rounded, batches, training=training))
-            allowed = layer_budgets(oracle, references)
-            yield judge.traces(
-                oracle,
-                flax,
-                references,
-                flax_gradients=gradient_oracle(pair, oracle, flax, allowed, training),
-                reference_gradients=[
-                    gradient_oracle(pair, oracle, run, allowed, training) for run in references
-                ],
-            )
+            else:
+                yield _compare_float32(pair, judge, oracle, flax, rounded, batches)
+            if "isolated layers" in checks:
+                yield compare_layers(
+                    judge, pair.torch, model, oracle, flax.calls, pair.rename, rounded=rounded
+                )
+    if "lockstep" in checks and "float64" in dtypes and "train" in modes:
+        judge = Judge(pair.name, "float64", "train")
+        yield compare_updates(judge, pair.torch, pair.flax("float64"), pair.batches, pair.rename)
 
 
-@contextlib.contextmanager
-def convolution_library(enabled: bool) -> Iterator[None]:
-    """PyTorch with oneDNN and cuDNN, or with its own loops, for the time of the context."""
-    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
-    before = [library.enabled for library in libraries]
-    try:
-        for library in libraries:
-            library.enabled = enabled
-        yield
-    finally:
-        for library, value in zip(libraries, before, strict=True):
-            library.enabled = value
+def _compare_float32(
+    pair: Pair,
+    judge: Judge,
+    oracle: Trace,
+    flax: Trace,
+    rounded: torch.nn.Module,
+    batches: Batches,
+) -> list[Comparison]:
+    training = judge.mode == "train"
+    references = []
+    for enabled in LIBRARIES:
+        with convolution_library(enabled):
+            references.append(record_torch(rounded, batches, training=training))
+    allowed = layer_budgets(oracle, references)
+    return judge.traces(
+        oracle,
+        flax,
+        references,
+        flax_gradients=gradient_oracle(pair, oracle, flax, allowed, training),
+        reference_gradients=[
+            gradient_oracle(pair, oracle, run, allowed, training) for run in references
+        ],
+    )
 
 
 def layer_budgets(oracle: Trace, references: Iterable[Trace]) -> dict[str, Error]:

@@ -20,7 +20,7 @@ from flaxnets.convert import option
 from flaxnets.matching import named_networks
 from parity.budget import FLOAT64_FORWARD, relative_error
 from parity.cases import picture_size
-from parity.record import full_precision
+from parity.execution import full_precision
 from parity.weights import random_batches
 
 

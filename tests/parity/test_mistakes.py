@@ -24,33 +24,38 @@ def test_nothing_is_found_where_there_is_no_mistake(
     assert Counter(c.check for c in found) == {
         "parameters": 2,
         "names": 1,
+        "isolated layers": 5,
         "layers": 6,
         "logits": 1,
         "loss": 1,
+        "layer gradients": 6,
         "parameter gradients": 9,
         "input gradient": 1,
         "statistics": 6,
-    }
+    } | ({"lockstep": 6} if mode == "train" else {})
 
 
 @pytest.mark.parametrize(
     ("mistake", "mode", "check", "layer", "note"),
     [
-        ("epsilon", "eval", "layers", "bn1", ""),
-        ("kernel axes swapped", "eval", "layers", "conv1", ""),
+        ("epsilon", "eval", "isolated layers", "bn1", "output"),
+        ("kernel axes swapped", "eval", "isolated layers", "conv1", "output"),
         ("missing ReLU", "eval", "layers", "conv2", ""),
         (
             "stride on the wrong convolution",
-            *("eval", "layers", "conv1", "shape (2, 6, 8, 4), PyTorch's is (2, 3, 4, 4)"),
+            *("eval", "isolated layers", "conv1", "shape (2, 6, 8, 4), PyTorch's is (2, 3, 4, 4)"),
         ),
         (
             "no padding",
-            *("eval", "layers", "conv2", "shape (2, 1, 2, 6), PyTorch's is (2, 3, 4, 6)"),
+            *("eval", "isolated layers", "conv2", "shape (2, 1, 2, 6), PyTorch's is (2, 3, 4, 6)"),
         ),
         ("missing layer", "eval", "names", "bn2", "layer only in PyTorch"),
         ("one layer too many", "eval", "names", "dropout (call 2)", "layer only in Flax"),
         ("biased running variance", "train", "statistics", "bn1.running_var", ""),
-        ("no gradient through statistics", "train", "parameter gradients", "conv1.weight", ""),
+        (
+            "no gradient through statistics",
+            *("train", "isolated layers", "bn1", "gradient of the input"),
+        ),
     ],
 )
 def test_mistake_is_located(

@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock
 
 from parity.checks import Pair
 from parity.kinks import Relu
-from parity.record import Batches, record_torch
+from parity.record import Batches, record_flax, record_torch
 from parity.weights import random_batches, randomize
 
 
@@ -28,6 +28,46 @@ def test_an_output_is_recorded_before_it_is_changed_in_place(
     assert pair.torch.relu.inplace
     trace = record_torch(pair.torch, pair.batches, training=True)
     assert trace.layers["bn1"].min() < 0
+
+
+def test_the_gradient_at_a_layer_is_that_of_its_output_before_it_is_changed_in_place(
+    tiny_pair: Callable[..., Pair],
+) -> None:
+    pair = tiny_pair()
+    pair.torch.relu.inplace = True
+    in_place = record_torch(pair.torch, pair.batches, training=True)
+    pair.torch.relu.inplace = False
+    apart = record_torch(pair.torch, pair.batches, training=True)
+    assert set(in_place.layer_gradients) == set(in_place.layers)
+    for name, gradient in apart.layer_gradients.items():
+        np.testing.assert_array_equal(in_place.layer_gradients[name], gradient)
+    np.testing.assert_array_equal(in_place.layer_gradients["bn1"] == 0, in_place.layers["bn1"] <= 0)
+
+
+def test_the_gradient_at_the_logits_is_softmax_minus_one_hot(
+    tiny_pair: Callable[..., Pair],
+) -> None:
+    pair = tiny_pair()
+    traces = [
+        record_torch(pair.torch, pair.batches, training=True),
+        record_flax(pair.flax("float64"), pair.batches, dtype="float64", training=True),
+    ]
+    for trace in traces:
+        odds = np.exp(trace.logits)
+        expected = odds / odds.sum(axis=1, keepdims=True) - np.eye(5)[pair.batches.labels[0]]
+        np.testing.assert_allclose(trace.layer_gradients["fc"], expected / 2, rtol=1e-12)
+
+
+def test_leaf_layers_have_their_inputs_and_calls(tiny_pair: Callable[..., Pair]) -> None:
+    pair = tiny_pair()
+    trace = record_torch(pair.torch, pair.batches, training=True)
+    assert list(trace.inputs) == ["conv1", "bn1", "conv2", "bn2", "fc"]
+    np.testing.assert_array_equal(trace.inputs["bn1"], trace.layers["conv1"])
+    np.testing.assert_array_equal(trace.inputs["conv2"], np.maximum(trace.layers["bn1"], 0))
+    flax = record_flax(pair.flax("float64"), pair.batches, dtype="float64", training=True)
+    assert list(flax.calls) == list(trace.inputs)
+    assert flax.calls["bn1"].path == ("bn1",)
+    assert not flax.calls["bn1"].reads_maps
 
 
 def test_statistics_are_those_after_all_batches_and_the_rest_is_the_first_ones(

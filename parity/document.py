@@ -1,0 +1,178 @@
+"""The JSON document of ``python -m parity --json`` in parts: its networks, checks and verdict."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.comparison import CHECKS, MODES, NETWORK_CHECKS, Comparison, first_divergence
+
+# What a comparison is about, in a sentence; {} is the layer. Other checks go by their names.
+SUBJECTS = {
+    "parameters": "the number of parameters ({})",
+    "names": "the layers and parameters that both sides have ({})",
+    "isolated layers": "layer {} by itself",
+    "layers": "the output of layer {}",
+    "logits": "the network's output",
+    "loss": "the loss",
+    "layer gradients": "the gradient at the output of layer {}",
+    "parameter gradients": "the gradient of parameter {}",
+    "input gradient": "the gradient of the pictures",
+    "statistics": "the statistic {}",
+    "lockstep": "training in step with PyTorch ({})",
+}
+MODE_NAMES = {"eval": "evaluation", "train": "training"}
+
+
+class DocumentError(ValueError):
+    """It is no document of this suite; the message says where it differs from one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """All comparisons of a network, or of one check that stands for itself.
+
+    Attributes:
+        name: the network's, or the check's.
+        comparisons: in the order in which they were made.
+        seconds: wall time; None where it is not known.
+    """
+
+    name: str
+    comparisons: tuple[Comparison, ...]
+    seconds: float | None = None
+
+    @property
+    def out(self) -> tuple[Comparison, ...]:
+        """The comparisons out of budget."""
+        return tuple(c for c in self.comparisons if not c.ok)
+
+    @property
+    def first_divergence(self) -> Comparison | None:
+        """The comparison out of budget that lies nearest the cause; None if all are within."""
+        known = [c for c in self.out if c.check in CHECKS and c.mode in ("", *MODES)]
+        return first_divergence(known) or next(iter(self.out), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A document in parts.
+
+    Attributes:
+        head: everything but the comparisons: command, date, versions, budgets, drift, ...
+        networks: in the order of the document.
+        checks: those that stand for themselves, in the order in which they are first seen.
+    """
+
+    head: Mapping[str, Any]
+    networks: tuple[Subject, ...]
+    checks: tuple[Subject, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every comparison."""
+        return tuple(c for subject in (*self.networks, *self.checks) for c in subject.comparisons)
+
+    @property
+    def first_divergence(self) -> Comparison | None:
+        """The first network's that is out of budget, else the first check's."""
+        found = (subject.first_divergence for subject in (*self.networks, *self.checks))
+        return next((comparison for comparison in found if comparison is not None), None)
+
+
+def read(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DocumentError: it is no JSON.
+        OSError: it can't be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DocumentError(f"{path} is no JSON ({error}); {_EXPECTED}") from None
+
+
+def parse(document: Any) -> Document:
+    """A document's networks and checks.
+
+    Raises:
+        DocumentError: it is no document of this suite.
+    """
+    if not isinstance(document, Mapping):
+        raise DocumentError(f"found {type(document).__name__} where an object is; {_EXPECTED}")
+    for key in ("networks", "comparisons"):
+        if not isinstance(document.get(key), Sequence) or isinstance(document[key], str):
+            raise DocumentError(f"there is no list {key!r} in it; {_EXPECTED}")
+    seconds = {_network_name(entry): entry.get("seconds") for entry in document["networks"]}
+    networks: dict[str, list[Comparison]] = {name: [] for name in seconds}
+    checks: dict[str, list[Comparison]] = {}
+    for index, record in enumerate(document["comparisons"]):
+        comparison = _comparison(index, record)
+        alone = comparison.check not in NETWORK_CHECKS or comparison.network not in networks
+        group = checks.setdefault(comparison.check, []) if alone else networks[comparison.network]
+        group.append(comparison)
+    return Document(
+        head={key: value for key, value in document.items() if key != "comparisons"},
+        # A standalone check's titles may be listed beside the networks.
+        networks=tuple(Subject(name, tuple(c), seconds[name]) for name, c in networks.items() if c),
+        checks=tuple(Subject(name, tuple(c)) for name, c in checks.items()),
+    )
+
+
+_EXPECTED = "a file that `python -m parity --json FILE` writes is expected"
+_TEXTS = ("network", "check", "dtype", "mode", "layer", "measure", "note")
+
+
+def _network_name(entry: Any) -> str:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("network"), str):
+        raise DocumentError(f"'networks' holds {entry!r}, which names no network; {_EXPECTED}")
+    return entry["network"]
+
+
+def _comparison(index: int, record: Any) -> Comparison:
+    try:
+        values = {field.name: record[field.name] for field in dataclasses.fields(Comparison)}
+        texts = all(isinstance(values[key], str) for key in _TEXTS)
+        numbers = (values["error"], values["budget"], values["reference"])
+        if not texts or not all(number is None or _is_number(number) for number in numbers):
+            raise TypeError
+    except (KeyError, TypeError):
+        raise DocumentError(
+            f"comparison {index + 1} is not whole: {json.dumps(record)[:200]}; {_EXPECTED}"
+        ) from None
+    for key in ("error", "budget"):
+        values[key] = math.inf if values[key] is None else values[key]
+    return Comparison(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def worst(comparisons: Iterable[Comparison]) -> Comparison:
+    """The comparison that comes nearest to its budget, or exceeds it most."""
+    return max(comparisons, key=lambda c: (not c.ok, c.ratio))
+
+
+def explain(comparison: Comparison) -> str:
+    """A comparison out of budget as a sentence, without its network."""
+    where = ", ".join(
+        filter(None, (comparison.dtype, MODE_NAMES.get(comparison.mode, comparison.mode)))
+    )
+    about = SUBJECTS.get(comparison.check, f"{comparison.check}, {{}}").format(comparison.layer)
+    about = about.replace(" ()", "").removesuffix(", ")
+    note = f" [{comparison.note}]" if comparison.note else ""
+    return f"{about}{f' ({where})' if where else ''} {_amount(comparison)}{note}"
+
+
+def _amount(comparison: Comparison) -> str:
+    if not math.isfinite(comparison.error):
+        return "can't be compared: it has no finite error"
+    if not comparison.budget:
+        return f"is off by {comparison.error:.2e}, and must be exact"
+    if not math.isfinite(comparison.budget):
+        return f"is off by {comparison.error:.2e}, and has no finite budget"
+    return f"is off by {comparison.error:.2e}, {comparison.ratio:,.3g} times what it may be"

@@ -1,0 +1,116 @@
+"""Records of the checks that stand apart from the comparison of whole networks."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from parity.budget import (
+    FLOAT32_FACTOR,
+    FLOAT32_FLOOR_ULPS,
+    Error,
+    float32_budget,
+    float64_budget,
+    largest,
+    relative_error,
+)
+from parity.comparison import Comparison
+
+BFLOAT16_FLOOR = FLOAT32_FLOOR_ULPS * float(jnp.finfo(jnp.bfloat16).eps)
+
+
+def bfloat16_budget(reference: Error) -> Error:
+    """What a bfloat16 array may be off, where bfloat16 PyTorch is off by ``reference``."""
+    return reference * FLOAT32_FACTOR + BFLOAT16_FLOOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """Makes the records of one subject.
+
+    Attributes:
+        check: one of ``parity.standalone.STANDALONE``.
+        network: what is compared: a named network, or a title.
+        dtype: "float64", "float32" or "bfloat16"; "" where it doesn't matter.
+        mode: "eval" or "train"; "" where it doesn't matter.
+    """
+
+    check: str
+    network: str
+    dtype: str = ""
+    mode: str = ""
+
+    def fact(self, layer: str, holds: bool, note: str) -> Comparison:
+        """Record whether something holds; ``note`` says what was found."""
+        return self._make(layer, 0.0 if holds else np.inf, 0.0, note=note)
+
+    def number(self, layer: str, error: float, budget: float, note: str) -> Comparison:
+        """Record a distance and what it may be; ``note`` says in which unit."""
+        return self._make(layer, error, budget, measure="worst", note=note)
+
+    def array(
+        self,
+        layer: str,
+        value: np.ndarray,
+        oracle: np.ndarray,
+        own: Sequence[Error] = (),
+        *,
+        backward: bool = False,
+        scale: float = 0.0,
+        note: str = "",
+    ) -> Comparison:
+        """Record an array's error by the measure that comes nearest its budget.
+
+        Args:
+            layer: what the array is.
+            value: Flax's.
+            oracle: float64 PyTorch's, of the same shape.
+            own: PyTorch's own errors in the same dtype, one for each of its runs; none in float64.
+            backward: whether it is a gradient.
+            scale: what the oracle's elements count as at least.
+            note: for the reader.
+        """
+        error = relative_error(value, oracle, scale=scale)
+        reference = largest(own) if own else None
+        if reference is None:
+            budget = float64_budget(backward=backward)
+        else:
+            budget = (bfloat16_budget if self.dtype == "bfloat16" else float32_budget)(reference)
+        if value.shape != oracle.shape:
+            note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
+        records = [
+            self._make(
+                layer,
+                getattr(error, measure),
+                getattr(budget, measure),
+                measure=measure,
+                reference=getattr(reference, measure, None),
+                note=note,
+            )
+            for measure in ("norm", "worst")
+        ]
+        return max(records, key=lambda record: record.ratio)
+
+    def _make(
+        self,
+        layer: str,
+        error: float,
+        budget: float,
+        *,
+        measure: str = "exact",
+        reference: float | None = None,
+        note: str = "",
+    ) -> Comparison:
+        return Comparison(
+            network=self.network,
+            check=self.check,
+            dtype=self.dtype,
+            mode=self.mode,
+            layer=layer,
+            error=float(error),
+            budget=float(budget),
+            measure=measure,
+            reference=reference,
+            note=note,
+        )
