@@ -1,29 +1,16 @@
-"""The JSON document of ``python -m parity --json`` in parts: its networks, checks and verdict."""
+"""The JSON document of ``python -m parity --json`` in parts: its networks and checks.
+
+Its fields are described in ``docs/parity.md``.
+"""
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.comparison import CHECKS, MODES, NETWORK_CHECKS, Comparison, first_divergence
-
-# What a comparison is about, in a sentence; {} is the layer. Other checks go by their names.
-SUBJECTS = {
-    "parameters": "the number of parameters ({})",
-    "names": "the layers and parameters that both sides have ({})",
-    "isolated layers": "layer {} by itself",
-    "layers": "the output of layer {}",
-    "logits": "the network's output",
-    "loss": "the loss",
-    "layer gradients": "the gradient at the output of layer {}",
-    "parameter gradients": "the gradient of parameter {}",
-    "input gradient": "the gradient of the pictures",
-    "statistics": "the statistic {}",
-    "lockstep": "training in step with PyTorch ({})",
-}
-MODE_NAMES = {"eval": "evaluation", "train": "training"}
 
 
 class DocumentError(ValueError):
@@ -150,29 +137,3 @@ def _comparison(index: int, record: Any) -> Comparison:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def worst(comparisons: Iterable[Comparison]) -> Comparison:
-    """The comparison that comes nearest to its budget, or exceeds it most."""
-    return max(comparisons, key=lambda c: (not c.ok, c.ratio))
-
-
-def explain(comparison: Comparison) -> str:
-    """A comparison out of budget as a sentence, without its network."""
-    where = ", ".join(
-        filter(None, (comparison.dtype, MODE_NAMES.get(comparison.mode, comparison.mode)))
-    )
-    about = SUBJECTS.get(comparison.check, f"{comparison.check}, {{}}").format(comparison.layer)
-    about = about.replace(" ()", "").removesuffix(", ")
-    note = f" [{comparison.note}]" if comparison.note else ""
-    return f"{about}{f' ({where})' if where else ''} {_amount(comparison)}{note}"
-
-
-def _amount(comparison: Comparison) -> str:
-    if not math.isfinite(comparison.error):
-        return "can't be compared: it has no finite error"
-    if not comparison.budget:
-        return f"is off by {comparison.error:.2e}, and must be exact"
-    if not math.isfinite(comparison.budget):
-        return f"is off by {comparison.error:.2e}, and has no finite budget"
-    return f"is off by {comparison.error:.2e}, {comparison.ratio:,.3g} times what it may be"

@@ -1,13 +1,14 @@
 """What a person, or a program, reads of the comparisons."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -203,11 +204,22 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     Raises:
         OSError: it can't be written.
     """
+    with whole_file(path) as file:
+        json.dump(document, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that stands under its name only once the context has ended without an error.
+
+    Raises:
+        OSError: it can't be written.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, allow_nan=False)
-            file.write("\n")
+            yield file
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

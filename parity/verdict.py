@@ -1,0 +1,133 @@
+"""What a document of the suite says on the whole, in sentences."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from parity.comparison import Comparison
+from parity.document import Document
+
+# What a comparison is about, in a sentence; {} is the layer. Other checks go by their names.
+SUBJECTS = {
+    "parameters": "the number of parameters ({})",
+    "names": "the layers and parameters that both sides have ({})",
+    "isolated layers": "layer {} by itself",
+    "layers": "the output of layer {}",
+    "logits": "the network's output",
+    "loss": "the loss",
+    "layer gradients": "the gradient at the output of layer {}",
+    "parameter gradients": "the gradient of parameter {}",
+    "input gradient": "the gradient of the pictures",
+    "statistics": "the statistic {}",
+    "lockstep": "training in step with PyTorch ({})",
+}
+MODE_NAMES = {"eval": "evaluation", "train": "training"}
+PASSES = {
+    **dict.fromkeys(("layers", "logits", "loss", "statistics"), "forward pass"),
+    **dict.fromkeys(("layer gradients", "parameter gradients", "input gradient"), "backward pass"),
+}
+
+
+def worst(comparisons: Iterable[Comparison]) -> Comparison:
+    """The comparison that comes nearest to its budget, or exceeds it most.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return max(comparisons, key=lambda c: (not c.ok, c.ratio))
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the document says on the whole.
+
+    Attributes:
+        equal: everything was compared, and is within budget.
+        word: "EQUAL", "NOT EQUAL", or "NOT COMPLETE" where nothing is out of budget but something
+            could not be compared.
+        sentences: what it rests on; the first divergence where there is one.
+    """
+
+    equal: bool
+    word: str
+    sentences: tuple[str, ...]
+
+
+def verdict(document: Document) -> Verdict:
+    """The verdict over all comparisons, and over what could not be compared."""
+    comparisons = document.comparisons
+    out = sum(not comparison.ok for comparison in comparisons)
+    unable = document.head.get("not_compared") or []
+    missing = [f"Could not be compared: {len(unable)}."] if unable else []
+    if not comparisons:
+        return Verdict(False, "NOT COMPLETE", ("Nothing was compared.", *missing))
+    if not out:
+        nearest = worst(comparisons)
+        sentences = (
+            f"All {len(comparisons):,} comparisons are within budget, in {_counts(document)}.",
+            f"The nearest to it: {nearest.network}, {_subject(nearest)}, "
+            f"with {nearest.ratio:.1%} of what it may be off.",
+            *missing,
+        )
+        return Verdict(not unable, "NOT COMPLETE" if unable else "EQUAL", sentences)
+    first = document.first_divergence
+    assert first is not None
+    sentences = (
+        f"First divergence: {first.network}, {explain(first)}.",
+        f"Out of budget are {out:,} of {len(comparisons):,} comparisons, in "
+        f"{_counts(document, out=True)}.",
+        *missing,
+    )
+    return Verdict(False, "NOT EQUAL", sentences)
+
+
+def _counts(document: Document, *, out: bool = False) -> str:
+    """The number of networks and of standalone checks, or of those that have something out."""
+    counts = []
+    for subjects, what in ((document.networks, "network"), (document.checks, "standalone check")):
+        if subjects:
+            divergent = f"{sum(bool(subject.out) for subject in subjects):,} of " if out else ""
+            counts.append(f"{divergent}{len(subjects):,} {what}{'s' * (len(subjects) != 1)}")
+    return " and ".join(counts)
+
+
+def explain(comparison: Comparison) -> str:
+    """A comparison out of budget as a sentence, without its network."""
+    note = f" [{comparison.note}]" if comparison.note else ""
+    return f"{_subject(comparison)} {_amount(comparison)}{note}"
+
+
+def pass_of(comparison: Comparison) -> str:
+    """Which of the network's passes it is about; "" where it is neither, or both."""
+    if comparison.check == "isolated layers" and comparison.note:
+        return "backward pass" if comparison.note.startswith("gradient") else "forward pass"
+    return PASSES.get(comparison.check, "")
+
+
+def _subject(comparison: Comparison) -> str:
+    mode = MODE_NAMES.get(comparison.mode, comparison.mode)
+    where = ", ".join(filter(None, (comparison.dtype, mode, pass_of(comparison))))
+    if comparison.check in SUBJECTS:
+        about = SUBJECTS[comparison.check].format(comparison.layer).replace(" ()", "")
+    else:
+        about = ", ".join(filter(None, (comparison.check, comparison.layer)))
+    return f"{about} ({where})" if where else about
+
+
+def _amount(comparison: Comparison) -> str:
+    error, budget = comparison.error, comparison.budget
+    if not math.isfinite(error):
+        return "can't be compared: it has no finite error"
+    if not budget:
+        return f"is off by {_number(error)}, and must be exact"
+    if not math.isfinite(budget):
+        return f"is off by {_number(error)}, and has no finite budget"
+    times = f"{_number(comparison.ratio)} times as much"
+    return f"is off by {_number(error)} where {_number(budget)} is allowed, {times}"
+
+
+def _number(value: float) -> str:
+    """Three digits, or more before the point; with an exponent where it is small or large."""
+    if 100 <= value < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if 0.01 <= value < 100 or value == 0 else f"{value:.2e}"
