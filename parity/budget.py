@@ -13,7 +13,8 @@ what float32 PyTorch itself is off from the oracle on the same layer, times ``FL
 PyTorch's own error is a matter of luck too: in a deep network all gradients inherit the few
 rounding errors of the last layers, and are off by more, or by less, together. It is therefore
 measured with and without oneDNN (cuDNN on a GPU), which add in different orders, and the larger
-error counts.
+error counts. In bfloat16 the budget is made likewise, of bfloat16 PyTorch's error and bfloat16's
+ulp.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ FLOAT64_BACKWARD = 1e-9
 FLOAT32_FACTOR = 4.0
 FLOAT32_FLOOR_ULPS = 4
 FLOAT32_FLOOR = FLOAT32_FLOOR_ULPS * float(np.finfo(np.float32).eps)
+BFLOAT16_FLOOR = FLOAT32_FLOOR_ULPS * 2.0**-7
 
 # A gradient can be zero but for rounding, as that of a bias in front of batch norm is. It has no
 # scale of its own, so a gradient counts as at least this share of the largest one in its layer.
@@ -99,3 +101,10 @@ def float64_budget(*, backward: bool = False) -> Error:
 def float32_budget(reference: Error) -> Error:
     """What a float32 array may be off, where float32 PyTorch is off by ``reference``."""
     return reference * FLOAT32_FACTOR + FLOAT32_FLOOR
+
+
+def rounded_budget(dtype: str, reference: Error) -> Error:
+    """What an array may be off in float32 or bfloat16, where PyTorch's is off by ``reference``."""
+    if dtype == "bfloat16":
+        return reference * FLOAT32_FACTOR + BFLOAT16_FLOOR
+    return float32_budget(reference)

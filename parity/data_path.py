@@ -74,8 +74,10 @@ def check_data_path(seed: int, quick: bool) -> Iterator[Comparison]:
             write_files(name, Path(folder), images, labels)
             dataset = datasets.load(name, folder)
         yield from compare_dataset(dataset, images, labels)
+        batches = Batches(Preprocessing.of(dataset), BATCH, STEPS_PER_EPOCH)
+        chunk = make_chunk(batches)
         for key_seed in range(seed, seed + (QUICK_SEEDS if quick else SEEDS)):
-            yield from compare_epochs(dataset, images, labels, key_seed)
+            yield from compare_epochs(dataset, batches, chunk, images, labels, key_seed)
     yield every_place(images)
     yield all_are_drawn(seed)
 
@@ -107,22 +109,28 @@ def compare_dataset(
 
 
 def compare_epochs(
-    dataset: datasets.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
+    dataset: datasets.Dataset,
+    batches: Batches,
+    chunk: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
 ) -> Iterator[Comparison]:
     """Compare all batches of the first epochs of one run.
 
     Args:
         dataset: as ``train`` read it.
+        batches: of the data set.
+        chunk: of ``make_chunk``.
         images: (PICTURES, H, W, 3), uint8, that were written.
         labels: (PICTURES,), that were written.
         seed: of the run's key.
     """
     recorder = Recorder(CHECK, dataset.name, "float32", "train")
     mean, std = CONSTANTS[dataset.name]
-    batches = Batches(Preprocessing.of(dataset), BATCH, STEPS_PER_EPOCH)
     key = jax.random.key(seed)
     found_images, found_labels = given_batches(
-        batches, key, dataset.train_images, dataset.train_labels
+        chunk, key, dataset.train_images, dataset.train_labels
     )
     drawn = [draw(batches, key, step) for step in range(EPOCHS * STEPS_PER_EPOCH)]
 
@@ -154,19 +162,23 @@ def compare_epochs(
     )
 
 
-def given_batches(
-    batches: Batches, key: jax.Array, images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the steps of the first epochs are given in ``train``'s own compiled dispatch.
-
-    Returns:
-        Normalised pictures (steps, N, H, W, 3) and labels (steps, N).
-    """
+def make_chunk(batches: Batches) -> Any:
+    """``train``'s own dispatch of an epoch; each of its steps gives back what it is given."""
 
     def keep(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
         return dataclasses.replace(state, step=state.step + 1), {"images": images, "labels": labels}
 
-    chunk: Any = jax.jit(make_train_chunk(keep, batches, length=STEPS_PER_EPOCH))
+    return jax.jit(make_train_chunk(keep, batches, length=STEPS_PER_EPOCH))
+
+
+def given_batches(
+    chunk: Any, key: jax.Array, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the steps of the first epochs of ``make_chunk``'s dispatch are given.
+
+    Returns:
+        Normalised pictures (steps, N, H, W, 3) and labels (steps, N).
+    """
     nothing: Any = {"weight": jnp.zeros(())}
     state = TrainState(jnp.zeros((), jnp.int32), nothing, nothing, ())
     epochs = []

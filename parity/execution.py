@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxnets.intercept import Path, intercepted
-from parity.budget import DType
 
 Handler = Callable[..., Any]
 
@@ -134,7 +133,7 @@ def is_layer(module: nnx.Module) -> bool:
 
 
 @contextlib.contextmanager
-def comparable(model: nnx.Module, dtype: DType) -> Iterator[None]:
+def comparable(model: nnx.Module, dtype: str) -> Iterator[None]:
     """The settings that a Flax network is compared in.
 
     Compiling takes most of the time. Where most layers are of a kind of their own (a DenseNet), and
@@ -142,19 +141,19 @@ def comparable(model: nnx.Module, dtype: DType) -> Iterator[None]:
     LLVM changes the order of summation, and the error that is measured should be that of the code
     that people run.
     """
-    with full_precision(dtype), _quick_compilation(dtype == "float64" and _layers_differ(model)):
+    with full_precision(dtype), quick_compilation(dtype == "float64" and _layers_differ(model)):
         yield
 
 
 @contextlib.contextmanager
-def full_precision(dtype: DType) -> Iterator[None]:
+def full_precision(dtype: str) -> Iterator[None]:
     """JAX with 64-bit types for float64 only, and with products in full precision."""
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         yield
 
 
 @contextlib.contextmanager
-def _quick_compilation(enabled: bool) -> Iterator[None]:
+def quick_compilation(enabled: bool) -> Iterator[None]:
     """Leave LLVM's optimization of CPU code out, which halves the time of compiling.
 
     XLA's own passes, which decide what is computed, all run.

@@ -1,28 +1,31 @@
 """Records of the checks that stand apart from the comparison of whole networks."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
-from parity.budget import (
-    FLOAT32_FACTOR,
-    FLOAT32_FLOOR_ULPS,
-    Error,
-    float32_budget,
-    float64_budget,
-    largest,
-    relative_error,
-)
+from parity.budget import Error, float64_budget, largest, relative_error, rounded_budget
 from parity.comparison import Comparison
 
-BFLOAT16_FLOOR = FLOAT32_FLOOR_ULPS * float(jnp.finfo(jnp.bfloat16).eps)
 
+def in_short(check: str, found: Iterable[Comparison]) -> list[Comparison]:
+    """Comparisons of whole networks as records of a check that stands apart.
 
-def bfloat16_budget(reference: Error) -> Error:
-    """What a bfloat16 array may be off, where bfloat16 PyTorch is off by ``reference``."""
-    return reference * FLOAT32_FACTOR + BFLOAT16_FLOOR
+    Of each kind, in each mode, the first that is out of budget, or else the one nearest to it.
+    """
+    kept: dict[tuple[str, str], Comparison] = {}
+    for comparison in found:
+        kind = comparison.check, comparison.mode
+        other = kept.get(kind)
+        if other is None or (other.ok and comparison.ratio > other.ratio):
+            kept[kind] = comparison
+    return [
+        dataclasses.replace(
+            comparison, check=check, layer=f"{comparison.check}, {comparison.layer}".rstrip(", ")
+        )
+        for comparison in kept.values()
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Recorder:
     """Makes the records of one subject.
 
     Attributes:
-        check: one of ``parity.standalone.STANDALONE``.
+        check: key of ``parity.standalone.STANDALONE``.
         network: what is compared: a named network, or a title.
         dtype: "float64", "float32" or "bfloat16"; "" where it doesn't matter.
         mode: "eval" or "train"; "" where it doesn't matter.
@@ -76,7 +79,7 @@ class Recorder:
         if reference is None:
             budget = float64_budget(backward=backward)
         else:
-            budget = (bfloat16_budget if self.dtype == "bfloat16" else float32_budget)(reference)
+            budget = rounded_budget(self.dtype, reference)
         if value.shape != oracle.shape:
             note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
         records = [

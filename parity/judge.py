@@ -5,14 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity.budget import (
-    DType,
-    Error,
-    float32_budget,
-    float64_budget,
-    largest,
-    relative_error,
-)
+from parity.budget import Error, float64_budget, largest, relative_error, rounded_budget
 from parity.comparison import Comparison, Mode, backward_order, layer_of, smallest_scales
 from parity.record import Trace
 from parity.weights import BATCHES_TRACKED
@@ -24,12 +17,12 @@ class Judge:
 
     Attributes:
         network: name of the pair.
-        dtype: of the Flax run.
+        dtype: of the Flax run: "float64", "float32" or "bfloat16".
         mode: of both runs.
     """
 
     network: str
-    dtype: DType
+    dtype: str
     mode: Mode
 
     def traces(
@@ -46,7 +39,7 @@ class Judge:
         Args:
             oracle: float64 PyTorch.
             flax: the Flax run.
-            references: runs of float32 PyTorch, where the Flax run is in float32.
+            references: runs of PyTorch in the Flax run's dtype; none in float64.
             flax_gradients: what the Flax run's gradients are held against; ``oracle`` by default.
             reference_gradients: the same for each of the references.
         """
@@ -161,7 +154,7 @@ class Judge:
             layer: for the record.
             value: Flax's array.
             oracle: float64 PyTorch's.
-            own: float32 PyTorch's errors there; not read in float64.
+            own: PyTorch's errors there in the same dtype; not read in float64.
             backward: whether it is a gradient, or comes of one.
             scale: what the oracle's elements count as at least (``relative_error``).
             note: for the record.
@@ -171,7 +164,7 @@ class Judge:
             reference_error, budget = None, float64_budget(backward=backward)
         else:
             reference_error = largest(own)
-            budget = float32_budget(reference_error)
+            budget = rounded_budget(self.dtype, reference_error)
         if value.shape != oracle.shape:
             note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
         return max(

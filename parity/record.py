@@ -234,8 +234,8 @@ def channels_first(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 
 
 def channels_last(tensor: torch.Tensor) -> np.ndarray:
-    """A copy of a tensor, (N, C, H, W) as (N, H, W, C)."""
-    array = tensor.numpy(force=True)
+    """A copy of a tensor, (N, C, H, W) as (N, H, W, C); of bfloat16, which NumPy lacks, float32."""
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(force=True)
     return np.moveaxis(array, 1, -1).copy() if array.ndim == 4 else array.copy()
 
 
