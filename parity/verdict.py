@@ -66,7 +66,7 @@ def verdict(document: Document) -> Verdict:
         sentences = (
             f"All {len(comparisons):,} comparisons are within budget, in {_counts(document)}.",
             f"The nearest to it: {nearest.network}, {_subject(nearest)}, "
-            f"with {nearest.ratio:.1%} of what it may be off.",
+            f"with {100 * nearest.ratio:.1f} % of what it may be off.",
             *missing,
         )
         return Verdict(not unable, "NOT COMPLETE" if unable else "EQUAL", sentences)

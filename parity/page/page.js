@@ -78,14 +78,20 @@ function unpack(data) {
 
 // ---- charts ------------------------------------------------------------------------------------
 
-// Lines over places 0, 1, ...; a series is {name, values, budgets, describe}, null where there is no
-// finite value. Values that are 0 stand at the bottom of a logarithmic axis.
+// The next of 1, 2, 5, 10, ... and of their tenths, hundredths, ...
+function roundStep(wanted) {
+  const power = 10 ** Math.floor(Math.log10(wanted));
+  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= wanted);
+}
+
+// Lines over places 0, 1, ...; a series is {name, colour, values, budgets, out, describe}, with null
+// where there is no finite value. Values that are 0 stand at the bottom of a logarithmic axis.
 function chart({ title, axis, places, series, logarithmic = true }) {
   const figure = element("figure", {}, element("figcaption", {}, title));
   const legend = element("p", { class: "legend" });
-  series.forEach(({ name, budgets }, index) => {
+  series.forEach(({ name, budgets, colour }) => {
     const entry = (kind, text) =>
-      element("span", {}, element("span", { class: `swatch ${kind} series${index}` }), text);
+      element("span", {}, element("span", { class: `swatch ${kind} series${colour}` }), text);
     legend.append(entry("", name));
     if (budgets) legend.append(entry("budget", `budget in ${name}`));
   });
@@ -119,7 +125,7 @@ function chart({ title, axis, places, series, logarithmic = true }) {
   const all = series.flatMap(({ values, budgets }) => [...values, ...(budgets ?? [])]);
   const finite = all.filter((value) => value !== null && (!logarithmic || value > 0));
   const measure = logarithmic ? Math.log10 : (value) => value;
-  let low = finite.reduce((a, b) => Math.min(a, measure(b)), finite.length ? Infinity : 0);
+  let low = finite.reduce((a, b) => Math.min(a, measure(b)), logarithmic && finite.length ? Infinity : 0);
   let high = finite.reduce((a, b) => Math.max(a, measure(b)), low);
   if (logarithmic) [low, high] = [Math.floor(low) - (all.includes(0) ? 1 : 0), Math.ceil(high)];
   if (high <= low) high = low + 1;
@@ -141,27 +147,25 @@ function chart({ title, axis, places, series, logarithmic = true }) {
     svg.replaceChildren();
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("height", height);
-    const step = Math.max(1, Math.ceil((high - low) / 8));
-    const ticks = logarithmic
-      ? Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, i) => low + i * step)
-      : [0, 1, 2, 3, 4].map((i) => low + ((high - low) * i) / 4);
+    const step = logarithmic ? Math.max(1, Math.ceil((high - low) / 8)) : roundStep((high - low) / 6);
+    const ticks = Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, i) => low + i * step);
     for (const tick of ticks) {
       const at = bottom - ((bottom - top) * (tick - low)) / (high - low);
       make("line", { class: "grid", x1: left, x2: right, y1: at, y2: at });
       const zero = logarithmic && tick === low && all.includes(0);
-      const text = zero ? "0" : logarithmic ? `1e${tick}` : tick.toPrecision(3);
+      const text = zero ? "0" : logarithmic ? `1e${tick}` : String(Number(tick.toPrecision(3)));
       make("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, text);
     }
     make("text", { x: left, y: height - 6 }, axis[0]);
     make("text", { x: right, y: height - 6, "text-anchor": "end" }, axis[1]);
     const line = (values) =>
       values.map((value, place) => `${place ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    series.forEach(({ values, budgets, out }, index) => {
-      if (budgets) make("path", { class: `budget series${index}`, d: line(budgets) });
-      make("path", { class: `series${index}`, d: line(values) });
+    series.forEach(({ values, budgets, out, colour }) => {
+      if (budgets) make("path", { class: `budget series${colour}`, d: line(budgets) });
+      make("path", { class: `series${colour}`, d: line(values) });
       if (values.length <= 80) {
         values.forEach((value, place) =>
-          make("circle", { class: `series${index}`, cx: x(place), cy: y(value), r: 1.8 }));
+          make("circle", { class: `series${colour}`, cx: x(place), cy: y(value), r: 1.8 }));
       }
       values.forEach((value, place) => {
         if (!out?.[place]) return;
@@ -183,12 +187,13 @@ function chart({ title, axis, places, series, logarithmic = true }) {
 
 function errorChart(title, axis, comparisons) {
   const places = distinct(comparisons.map((one) => one.layer));
-  const series = distinct(comparisons.map((one) => one.dtype)).map((dtype) => {
+  const series = distinct(comparisons.map((one) => one.dtype)).map((dtype, colour) => {
     const found = new Map(
       comparisons.filter((one) => one.dtype === dtype).map((one) => [one.layer, one]));
     const line = places.map((layer) => found.get(layer));
     return {
       name: dtype,
+      colour,
       values: line.map((one) => one?.error ?? null),
       budgets: line.map((one) => one?.budget ?? null),
       out: line.map((one) => one?.out),
@@ -207,12 +212,13 @@ function driftCharts(drift) {
     places: sides[0][1].step.map((step) => `step ${step}`),
     axis: ["first step", "last step"],
     series: sides
-      .filter(([, run]) => run[key].some(Boolean))
-      .map(([name, run]) => ({
+      .map(([name, run], place) => ({
         name,
+        colour: (place + 3) % 4, // grey for the oracle, which comes first
         values: run[key],
-        describe: (place) => `${name} ${number(run[key][place] ?? null)}`,
-      })),
+        describe: (step) => `${name} ${number(run[key][step] ?? null)}`,
+      }))
+      .filter(({ values }) => values.some(Boolean)),
   });
   return [
     draw("distance", "Training: distance of all parameters from PyTorch float64, relative", true),

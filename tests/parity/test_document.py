@@ -103,7 +103,7 @@ def test_verdict_where_all_is_equal() -> None:
     assert found.sentences == (
         "All 3 comparisons are within budget, in 2 networks and 1 standalone check.",
         "The nearest to it: other, the output of layer conv1 (float64, evaluation, forward pass), "
-        "with 50.0% of what it may be off.",
+        "with 50.0 % of what it may be off.",
     )
 
 
