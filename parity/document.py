@@ -12,6 +12,10 @@ from typing import Any
 
 from parity.comparison import CHECKS, MODES, NETWORK_CHECKS, Comparison, first_divergence
 
+# What is made into networks and checks, and the lists of records that a document may hold besides.
+PARTS = ("networks", "checks", "comparisons")
+LISTS = ("drift", "mutants", "exceptions", "not_compared")
+
 
 class DocumentError(ValueError):
     """It is no document of this suite; the message says where it differs from one."""
@@ -48,7 +52,7 @@ class Document:
     """A document in parts.
 
     Attributes:
-        head: everything but the comparisons: command, date, versions, budgets, drift, ...
+        head: everything but networks, checks and comparisons: command, versions, drift, ...
         networks: in the order of the document.
         checks: those that stand for themselves, in the order in which they are first seen.
     """
@@ -93,7 +97,12 @@ def parse(document: Any) -> Document:
     for key in ("networks", "comparisons"):
         if not isinstance(document.get(key), Sequence) or isinstance(document[key], str):
             raise DocumentError(f"there is no list {key!r} in it; {_EXPECTED}")
-    seconds = {_network_name(entry): entry.get("seconds") for entry in document["networks"]}
+    for key in LISTS:
+        _require_objects(document, key)
+    seconds = {_name(entry, "network"): entry.get("seconds") for entry in document["networks"]}
+    seconds_alone = {
+        _name(each, "check"): each.get("seconds") for each in document.get("checks", ())
+    }
     networks: dict[str, list[Comparison]] = {name: [] for name in seconds}
     checks: dict[str, list[Comparison]] = {}
     for index, record in enumerate(document["comparisons"]):
@@ -102,10 +111,12 @@ def parse(document: Any) -> Document:
         group = checks.setdefault(comparison.check, []) if alone else networks[comparison.network]
         group.append(comparison)
     return Document(
-        head={key: value for key, value in document.items() if key != "comparisons"},
+        head={key: value for key, value in document.items() if key not in PARTS},
         # A standalone check's titles may be listed beside the networks.
         networks=tuple(Subject(name, tuple(c), seconds[name]) for name, c in networks.items() if c),
-        checks=tuple(Subject(name, tuple(c)) for name, c in checks.items()),
+        checks=tuple(
+            Subject(name, tuple(c), seconds_alone.get(name)) for name, c in checks.items()
+        ),
     )
 
 
@@ -113,10 +124,17 @@ _EXPECTED = "a file that `python -m parity --json FILE` writes is expected"
 _TEXTS = ("network", "check", "dtype", "mode", "layer", "measure", "note")
 
 
-def _network_name(entry: Any) -> str:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("network"), str):
-        raise DocumentError(f"'networks' holds {entry!r}, which names no network; {_EXPECTED}")
-    return entry["network"]
+def _require_objects(document: Mapping[str, Any], key: str) -> None:
+    records = document.get(key, ())
+    whole = isinstance(records, Sequence) and all(isinstance(each, Mapping) for each in records)
+    if not whole:
+        raise DocumentError(f"{key!r} is no list of objects; {_EXPECTED}")
+
+
+def _name(entry: Any, kind: str) -> str:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get(kind), str):
+        raise DocumentError(f"'{kind}s' holds {entry!r}, which names no {kind}; {_EXPECTED}")
+    return entry[kind]
 
 
 def _comparison(index: int, record: Any) -> Comparison:

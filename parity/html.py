@@ -20,13 +20,11 @@ from markupsafe import Markup, escape
 
 from parity.compact import pack, rounded
 from parity.comparison import CHECKS, Comparison
-from parity.document import Document, DocumentError, Subject, parse, read
+from parity.document import LISTS, Document, DocumentError, Subject, parse, read
 from parity.matrix import Cell, Matrix, by_check, by_mode, make_cell, make_matrix
 from parity.report import whole_file
 from parity.verdict import MODE_NAMES, explain, verdict
 
-# What every document holds besides its comparisons, and what has a section of its own.
-LISTS = ("drift", "mutants", "exceptions", "not_compared")
 SHOWN_FAILURES = 8
 COULD_NOT_RUN = 2
 
@@ -81,7 +79,7 @@ def render(document: Mapping[str, Any]) -> str:
         DocumentError: it is no document of this suite.
     """
     parsed = parse(document)
-    lists = {key: _records(parsed.head, key) for key in LISTS}
+    lists = {key: parsed.head.get(key, ()) for key in LISTS}
     drift: dict[str, list[Mapping[str, Any]]] = {}
     for record in lists["drift"]:
         drift.setdefault(str(record.get("network", "")), []).append(record)
@@ -107,13 +105,6 @@ def render(document: Mapping[str, Any]) -> str:
         css=_text("page.css"),
         script=_text("page.js"),
     )
-
-
-def _records(head: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
-    records = head.get(key) or []
-    if not isinstance(records, Sequence) or not all(isinstance(each, Mapping) for each in records):
-        raise DocumentError(f"{key!r} is no list of objects; see docs/parity.md for the format")
-    return records
 
 
 def _entry(subject: Subject, anchor: str, drift: Sequence[Mapping[str, Any]]) -> Entry:
@@ -169,7 +160,7 @@ def _by_title(check: Subject) -> Matrix:
 
 def _run(document: Document) -> dict[str, dict[str, Any]]:
     """What was run, where and with what, in tables."""
-    head = {key: value for key, value in document.head.items() if key not in (*LISTS, "networks")}
+    head = {key: value for key, value in document.head.items() if key not in LISTS}
     tables = {key: dict(value) for key, value in head.items() if isinstance(value, Mapping)}
     run = {key: value for key, value in head.items() if key not in tables}
     if isinstance(run.get("seconds"), int | float):

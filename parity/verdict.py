@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from parity.comparison import Comparison
 from parity.document import Document
@@ -42,43 +43,71 @@ class Verdict:
     """What the document says on the whole.
 
     Attributes:
-        equal: everything was compared, and is within budget.
+        good: everything that was to be compared is within budget, every mutant was found.
         word: "EQUAL", "NOT EQUAL", or "NOT COMPLETE" where nothing is out of budget but something
-            could not be compared.
+            could not be compared; of mutants alone "ALL FOUND" or "NOT ALL FOUND".
         sentences: what it rests on; the first divergence where there is one.
     """
 
-    equal: bool
+    good: bool
     word: str
     sentences: tuple[str, ...]
 
 
 def verdict(document: Document) -> Verdict:
-    """The verdict over all comparisons, and over what could not be compared."""
+    """The verdict over all comparisons and mutants, and over what could not be compared."""
+    unable = document.head.get("not_compared", ())
+    mutants = document.head.get("mutants", ())
+    sentences = [f"Could not be compared: {len(unable)}."] if unable else []
+    if mutants:
+        sentences.append(_found(mutants))
+    all_found = all(map(_is_found, mutants))
     comparisons = document.comparisons
-    out = sum(not comparison.ok for comparison in comparisons)
-    unable = document.head.get("not_compared") or []
-    missing = [f"Could not be compared: {len(unable)}."] if unable else []
-    if not comparisons:
-        return Verdict(False, "NOT COMPLETE", ("Nothing was compared.", *missing))
-    if not out:
+    first = document.first_divergence
+    if first is not None:
+        out = sum(not comparison.ok for comparison in comparisons)
+        sentences = [
+            f"First divergence: {first.network}, {explain(first)}.",
+            f"Out of budget are {out:,} of {len(comparisons):,} comparisons, in "
+            f"{_counts(document, out=True)}.",
+            *sentences,
+        ]
+        return Verdict(False, "NOT EQUAL", tuple(sentences))
+    if comparisons:
         nearest = worst(comparisons)
-        sentences = (
+        sentences = [
             f"All {len(comparisons):,} comparisons are within budget, in {_counts(document)}.",
             f"The nearest to it: {nearest.network}, {_subject(nearest)}, "
             f"with {100 * nearest.ratio:.1f} % of what it may be off.",
-            *missing,
-        )
-        return Verdict(not unable, "NOT COMPLETE" if unable else "EQUAL", sentences)
-    first = document.first_divergence
-    assert first is not None
-    sentences = (
-        f"First divergence: {first.network}, {explain(first)}.",
-        f"Out of budget are {out:,} of {len(comparisons):,} comparisons, in "
-        f"{_counts(document, out=True)}.",
-        *missing,
+            *sentences,
+        ]
+    elif not mutants:
+        sentences = ["Nothing was compared.", *sentences]
+    if unable or not (comparisons or mutants):
+        word = "NOT COMPLETE"
+    elif mutants and not (comparisons and all_found):
+        word = "ALL FOUND" if all_found else "NOT ALL FOUND"
+    else:
+        word = "EQUAL"
+    return Verdict(word in ("EQUAL", "ALL FOUND"), word, tuple(sentences))
+
+
+def _is_found(mutant: Mapping[str, Any]) -> bool:
+    return bool(mutant.get("caught") and mutant.get("located"))
+
+
+def _found(mutants: Sequence[Mapping[str, Any]]) -> str:
+    """How many mutants were caught and located, and which were not."""
+    missed = [str(mutant.get("name", "")) for mutant in mutants if not _is_found(mutant)]
+    if not missed:
+        return f"All {len(mutants)} mutants were caught and located."
+    caught, located = (
+        sum(bool(mutant.get(key)) for mutant in mutants) for key in ("caught", "located")
     )
-    return Verdict(False, "NOT EQUAL", sentences)
+    return (
+        f"Of {len(mutants)} mutants {caught} were caught and {located} located; "
+        f"not both: {', '.join(missed)}."
+    )
 
 
 def _counts(document: Document, *, out: bool = False) -> str:

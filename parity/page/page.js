@@ -229,7 +229,7 @@ function driftCharts(drift) {
 // ---- tables ------------------------------------------------------------------------------------
 
 function scrolling(caption, table) {
-  table.prepend(element("caption", {}, caption));
+  table.prepend(element("caption", {}, element("span", {}, caption)));
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, table);
 }
 

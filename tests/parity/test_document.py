@@ -44,6 +44,7 @@ def test_networks_and_standalone_checks_are_told_apart() -> None:
             record("sgd", "lockstep"),
             record("net", "lockstep"),
             command="python -m parity",
+            checks=[{"check": "batch norm", "ok": True, "seconds": 2.5}],
         )
     )
     assert [(each.name, len(each.comparisons)) for each in parsed.networks] == [
@@ -51,11 +52,12 @@ def test_networks_and_standalone_checks_are_told_apart() -> None:
         ("other", 1),
     ]
     assert [each.seconds for each in parsed.networks] == [1.5, 1.5]
+    assert [each.seconds for each in parsed.checks] == [2.5, None]
     # Lockstep is a check of networks, too: what is no network's stands for itself.
     assert [each.name for each in parsed.checks] == ["batch norm", "lockstep"]
     assert parsed.checks[1].comparisons[0].network == "sgd"
     assert parsed.head["command"] == "python -m parity"
-    assert "comparisons" not in parsed.head
+    assert parsed.head.keys() == {"seed", "command"}
 
 
 def test_null_is_infinite() -> None:
@@ -74,6 +76,9 @@ def test_ok_is_not_taken_on_trust() -> None:
     [
         ([], "found list where an object is"),
         ({}, "no list 'networks'"),
+        (document(drift={}), "'drift' is no list of objects"),
+        (document(mutants=["epsilon"]), "'mutants' is no list of objects"),
+        (document(checks=[{}]), "'checks' holds {}, which names no check"),
         ({"networks": [], "comparisons": "none"}, "no list 'comparisons'"),
         ({"networks": ["resnet20"], "comparisons": []}, "'resnet20', which names no network"),
         (document(record(), record() | {"error": "large"}), "comparison 2 is not whole"),
@@ -99,7 +104,7 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
 
 def test_verdict_where_all_is_equal() -> None:
     found = verdict(parse(document(record(), record("other", error=5e-11), record("x", "shapes"))))
-    assert (found.equal, found.word) == (True, "EQUAL")
+    assert (found.good, found.word) == (True, "EQUAL")
     assert found.sentences == (
         "All 3 comparisons are within budget, in 2 networks and 1 standalone check.",
         "The nearest to it: other, the output of layer conv1 (float64, evaluation, forward pass), "
@@ -117,7 +122,7 @@ def test_verdict_names_the_first_divergence() -> None:
             )
         )
     )
-    assert (found.equal, found.word) == (False, "NOT EQUAL")
+    assert (found.good, found.word) == (False, "NOT EQUAL")
     assert found.sentences == (
         "First divergence: other, the gradient of parameter fc.bias "
         "(float64, evaluation, backward pass) is off by 3.00e-07 where 1.00e-09 is allowed, "
@@ -127,12 +132,26 @@ def test_verdict_names_the_first_divergence() -> None:
 
 
 def test_what_could_not_be_compared_is_no_proof() -> None:
-    missing = [{"network": "resnet20", "reason": "no memory"}]
+    missing = [{"name": "resnet20", "reason": "no memory"}]
     found = verdict(parse(document(record(), not_compared=missing)))
-    assert (found.equal, found.word) == (False, "NOT COMPLETE")
+    assert (found.good, found.word) == (False, "NOT COMPLETE")
     assert found.sentences[-1] == "Could not be compared: 1."
     assert verdict(parse(document())).word == "NOT COMPLETE"
     assert verdict(parse(document(record(error=1.0), not_compared=missing))).word == "NOT EQUAL"
+
+
+def test_verdict_on_mutants() -> None:
+    found = {"name": "epsilon", "caught": True, "located": True}
+    astray = {"name": "stride", "caught": True, "located": False}
+    missed = {"name": "flip", "caught": False, "located": False}
+    all_found = verdict(parse(document(mutants=[found])))
+    assert (all_found.good, all_found.word) == (True, "ALL FOUND")
+    assert all_found.sentences == ("All 1 mutants were caught and located.",)
+    some = verdict(parse(document(mutants=[found, astray, missed])))
+    assert (some.good, some.word) == (False, "NOT ALL FOUND")
+    assert some.sentences == ("Of 3 mutants 2 were caught and 1 located; not both: stride, flip.",)
+    beside = verdict(parse(document(record(), mutants=[missed])))
+    assert (beside.good, beside.word) == (False, "NOT ALL FOUND")
 
 
 @pytest.mark.parametrize(

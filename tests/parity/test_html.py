@@ -13,7 +13,7 @@ import pytest
 from parity import html as page
 from parity.budget import DTYPES
 from parity.comparison import CHECKS, MODES, NETWORK_CHECKS, Comparison
-from parity.document import DocumentError, parse
+from parity.document import LISTS, DocumentError, parse
 from parity.report import NetworkReport, to_json
 
 HEAD = {"command": "python -m parity --all", "seed": 7, "versions": {"jax": "1.2.3"}}
@@ -49,12 +49,15 @@ def network(name: str, layers: int, **out: float) -> NetworkReport:
     return NetworkReport(name, tuple(found), 12.5)
 
 
-def standalone() -> NetworkReport:
+def standalone() -> list[NetworkReport]:
     """One comparison of each check that stands for itself."""
-    checks = CHECKS.keys() - NETWORK_CHECKS.keys()
-    return NetworkReport(
-        "", tuple(Comparison("maps", check, "", "", "output", 0.0, 0.0) for check in checks), 0.0
-    )
+    return [
+        NetworkReport(
+            check, (Comparison("maps", check, "", "", "output", 0.0, 0.0),), 2.5, standalone=True
+        )
+        for check in CHECKS
+        if check not in NETWORK_CHECKS
+    ]
 
 
 def document(*reports: NetworkReport, **head: Any) -> dict[str, Any]:
@@ -165,7 +168,9 @@ def test_a_cell_is_told_by_more_than_its_colour() -> None:
 
 
 def test_every_network_and_check_can_be_opened() -> None:
-    made = Page(page.render(document(network("resnet20", 3), network("wrn_16_1", 3), standalone())))
+    made = Page(
+        page.render(document(network("resnet20", 3), network("wrn_16_1", 3), *standalone()))
+    )
     assert [
         given["data-name"]
         for tag, given in made.starts
@@ -223,7 +228,7 @@ def test_mutants_exceptions_and_what_was_not_compared_have_tables() -> None:
                 network("resnet20", 3),
                 mutants=[mutant],
                 exceptions=[{"network": "wrn", "reason": "rounding alone"}],
-                not_compared=[{"network": "resnet1202", "reason": "no memory"}],
+                not_compared=[{"name": "resnet1202", "reason": "no memory"}],
             )
         )
     )
@@ -256,7 +261,7 @@ def test_all_text_is_escaped() -> None:
         1.0,
     )
     records = [{"network": EVIL, EVIL: EVIL, "step": 1, "side": EVIL, "distance": 0, "loss": 1}]
-    lists = dict.fromkeys(page.LISTS, records)
+    lists = dict.fromkeys(LISTS, records)
     plain = Page(page.render(document(network("net", 3), **lists)))
     text = page.render(document(report, **lists, **{EVIL: EVIL, "versions": {EVIL: EVIL}}))
     made = Page(text)
@@ -281,7 +286,7 @@ def test_all_text_is_escaped() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    text = page.render(document(network("resnet20", 3), standalone()))
+    text = page.render(document(network("resnet20", 3), *standalone()))
     made = Page(text)
     addresses = [
         given[name]
@@ -335,7 +340,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 def large_document() -> Mapping[str, Any]:
     """170 networks with 150,000 comparisons, one of them with 1,000 layers."""
     reports = [network(f"densenet_bc_{index}_12", 40) for index in range(169)]
-    return document(*reports, network("resnet1202", 1000), standalone())
+    return document(*reports, network("resnet1202", 1000), *standalone())
 
 
 def test_a_large_document_makes_a_page_of_moderate_size(tmp_path: Path) -> None:
