@@ -63,7 +63,7 @@ class Variant:
 
 
 AFTER_EVERY_CONVOLUTION = {"dropout1": "conv1", "dropout2": "conv2", "dropout": "conv"}
-QUICK = ("kellerjordan_resnet20", "densenet", "wrn, before bn2")
+QUICK = ("kellerjordan_resnet20", "wrn, before bn2")
 VARIANTS = {
     "kellerjordan_resnet20": Variant(
         "kellerjordan_resnet20", TINY_RESNET, layers=2, sources={"dropout": "bn2"}
@@ -141,7 +141,7 @@ def compare_variant(name: str, seed: int) -> Iterator[Comparison]:
     variant = VARIANTS[name]
     pair = make_pair(Case(name, variant.arch, variant.overrides, 8, 12), seed=seed)
     batches = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    with full_precision("float64"), quick_compilation(True):
+    with full_precision("float64"), quick_compilation():
         model: Any = flaxnets.load_torch(
             pair.torch.state_dict(),
             variant.arch,
@@ -249,7 +249,7 @@ def evaluation(pair: Pair, model: Any, batches: Batches) -> Iterator[Comparison]
         network = nnx.merge(graphdef, state, copy=True)
         return network(images), nnx.state(network, nnx.RngCount)
 
-    with full_precision("float64"), quick_compilation(True):
+    with full_precision("float64"), quick_compilation():
         logits, counts = evaluate(state, jnp.asarray(images))
     yield recorder.array("logits", np.asarray(logits), expected)
     drawn = sum(int(count) for count in jax.tree.leaves(counts))

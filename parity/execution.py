@@ -153,7 +153,7 @@ def full_precision(dtype: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quick_compilation(enabled: bool) -> Iterator[None]:
+def quick_compilation(enabled: bool = True) -> Iterator[None]:
     """Leave LLVM's optimization of CPU code out, which halves the time of compiling.
 
     XLA's own passes, which decide what is computed, all run.

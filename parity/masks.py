@@ -116,7 +116,7 @@ def drawn_masks(config: Config, seed: int) -> dict[str, np.ndarray]:
 
     step = jax.jit(make_train_step(graph, optimizer))
     drawn = []
-    with quick_compilation(True):
+    with quick_compilation():
         for images, labels in zip(batches.images, batches.labels, strict=True):
             drawn.append(draw(state))
             state, _ = step(state, jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32))
