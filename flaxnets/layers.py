@@ -112,7 +112,7 @@ class Conv(nnx.Module):
             self.padding,
             self.groups,
         )
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y if self.bias is None else _add_bias(y, self.bias[...].astype(self.dtype))
 
 
 @jax.tree_util.register_dataclass
@@ -210,6 +210,21 @@ def _gradient_through_statistics(
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+@jax.custom_vjp
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """(..., C) + (C,)."""
+    return x + bias
+
+
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    count = math.prod(gradient.shape[:-1])
+    bias_gradient = count * _channel_mean(_widened(gradient))
+    return gradient, bias_gradient.astype(gradient.dtype)
+
+
+_add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), None), _add_bias_backward)
 
 
 @jax.custom_vjp

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flaxnets
 from flaxnets import rules
 from flaxnets.registry import Config
+from parity.upstream import EXAMPLES
 
 TINY_RESNET = {"stage_sizes": (1, 2), "widths": (8, 16), "stem_width": 8}
 TINY_BOTTLENECK = {"block": "bottleneck", "stage_sizes": (2, 1), "widths": (8, 16), "stem_width": 8}
@@ -138,6 +140,10 @@ class Case:
         height: of the pictures; not the width, so that the two can't be swapped unnoticed.
         width: of the pictures.
         batch: pictures in a batch.
+        example: key of ``parity.upstream.EXAMPLES``, which then stands in the place of ``arch``.
+        weights: a checkpoint file, whose weights then stand in the place of random ones; ``arch``
+            may then be "", and height 0, if they are to be found out from it.
+        dialect: the code base that the file is from; None to find out.
     """
 
     name: str
@@ -146,6 +152,9 @@ class Case:
     height: int
     width: int
     batch: int = 2
+    example: str = ""
+    weights: Path | None = None
+    dialect: str | None = None
 
 
 def named_cases() -> dict[str, Case]:
@@ -164,13 +173,28 @@ def option_cases() -> dict[str, Case]:
     return cases
 
 
+def upstream_cases() -> dict[str, Case]:
+    """A tiny network of every code base whose names are known."""
+    cases = {}
+    for name, example in EXAMPLES.items():
+        height, width = picture_size(example.config)
+        title = f"upstream, {name}"
+        cases[title] = Case(title, "", {}, height, width, example=name)
+    return cases
+
+
+def all_cases() -> dict[str, Case]:
+    """Everything that is compared, by name."""
+    return named_cases() | option_cases() | upstream_cases()
+
+
 def find_case(name: str) -> Case:
     """The case of that name, or of a family's alias.
 
     Raises:
         ValueError: there is none; near misses are suggested.
     """
-    cases = named_cases() | option_cases()
+    cases = all_cases()
     if name in cases:
         return cases[name]
     try:

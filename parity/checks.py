@@ -4,22 +4,28 @@ import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-import torch
+import numpy as np
 from flax import nnx
+from torch import nn
 
 from parity.budget import DTYPES, DType, Error, float32_budget, largest, relative_error
 from parity.comparison import MODES, NETWORK_CHECKS, Comparison, Mode
 from parity.execution import full_precision
 from parity.isolated import compare_layers
 from parity.judge import Judge
-from parity.kinks import sides_of
+from parity.kinks import Side, sides_of
 from parity.libraries import LIBRARIES, convolution_library
 from parity.naming import Rename, unchanged
-from parity.record import Batches, Trace, record_flax, record_torch
+from parity.record import Batches, RunError, Trace, record_flax, record_torch
 from parity.updates import compare_updates
 
 # What needs the networks to be run, side by side.
 RECORDED = NETWORK_CHECKS.keys() - {"parameters", "lockstep"}
+
+
+def unfinished(logits: np.ndarray) -> np.ndarray:
+    """The logits as they are."""
+    return logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +40,48 @@ class Pair:
         batches: what both read.
         rename: dotted Flax names to PyTorch's.
         published: published number of parameters, where there is one.
+        finish: what the PyTorch module does to its logits, where the Flax one gives them as they
+            are.
+        to_torch: a Flax module's state dict, by which its weights go back to PyTorch; None where
+            there is no way back.
+        leaves_only: whether the two gather their layers differently, so that only layers with
+            parameters are compared.
     """
 
     name: str
-    torch: torch.nn.Module
+    torch: nn.Module
     make_flax: Callable[[DType], nnx.Module]
     batches: Batches
     rename: Rename = unchanged
     published: int | None = None
+    finish: Callable[[np.ndarray], np.ndarray] = unfinished
+    to_torch: Callable[[nnx.Module], Mapping[str, np.ndarray]] | None = None
+    leaves_only: bool = False
 
     def flax(self, dtype: DType) -> nnx.Module:
         """The Flax module of a dtype."""
         with full_precision(dtype):
             return self.make_flax(dtype)
+
+    def run_torch(
+        self,
+        batches: Batches,
+        *,
+        training: bool,
+        module: nn.Module | None = None,
+        sides: Mapping[int, Side] | None = None,
+    ) -> Trace:
+        """Record the PyTorch module, or ``module`` in its place (``parity.record``)."""
+        trace = record_torch(module or self.torch, batches, training=training, sides=sides)
+        return trace.only_leaves() if self.leaves_only else trace
+
+    def run_flax(
+        self, model: nnx.Module, batches: Batches, *, dtype: DType, training: bool
+    ) -> Trace:
+        """Record a Flax module of ``flax`` likewise."""
+        trace = record_flax(model, batches, dtype=dtype, training=training, rename=self.rename)
+        trace = dataclasses.replace(trace, logits=self.finish(trace.logits))
+        return trace.only_leaves() if self.leaves_only else trace
 
 
 def check_pair(
@@ -68,26 +103,36 @@ def _check_pair(
     pair: Pair, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], checks: Collection[str]
 ) -> Iterator[list[Comparison]]:
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    yield compare_counts(pair, pair.flax(dtypes[0]))
+    model = pair.flax(dtypes[0])
+    yield compare_counts(pair, model)
+    yield compare_keys(pair, model)
+    del model
+    runs = True
     for mode in modes if RECORDED.intersection(checks) else ():
         training = mode == "train"
         batches = pair.batches if training else first
-        oracle = record_torch(pair.torch, batches, training=training)
+        oracle = pair.run_torch(batches, training=training)
         for dtype in dtypes:
             # The Flax module is made anew, and dropped, each time: large networks fill the memory.
             model = pair.flax(dtype)
-            flax = record_flax(model, batches, dtype=dtype, training=training, rename=pair.rename)
             rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
             judge = Judge(pair.name, dtype, mode)
-            if rounded is None:
-                yield judge.traces(oracle, flax)
+            try:
+                flax = pair.run_flax(model, batches, dtype=dtype, training=training)
+            except RunError as error:
+                runs, calls = False, error.calls
+                yield [judge.failure("layers", error.layer, str(error))]
             else:
-                yield _compare_float32(pair, judge, oracle, flax, rounded, batches)
+                calls = flax.calls
+                if rounded is None:
+                    yield judge.traces(oracle, flax)
+                else:
+                    yield _compare_float32(pair, judge, oracle, flax, rounded, batches)
             if "isolated layers" in checks:
                 yield compare_layers(
-                    judge, pair.torch, model, oracle, flax.calls, pair.rename, rounded=rounded
+                    judge, pair.torch, model, oracle, calls, pair.rename, rounded=rounded
                 )
-    if "lockstep" in checks and "float64" in dtypes and "train" in modes:
+    if runs and "lockstep" in checks and "float64" in dtypes and "train" in modes:
         judge = Judge(pair.name, "float64", "train")
         yield compare_updates(judge, pair.torch, pair.flax("float64"), pair.batches, pair.rename)
 
@@ -97,14 +142,14 @@ def _compare_float32(
     judge: Judge,
     oracle: Trace,
     flax: Trace,
-    rounded: torch.nn.Module,
+    rounded: nn.Module,
     batches: Batches,
 ) -> list[Comparison]:
     training = judge.mode == "train"
     references = []
     for enabled in LIBRARIES:
         with convolution_library(enabled):
-            references.append(record_torch(rounded, batches, training=training))
+            references.append(pair.run_torch(batches, training=training, module=rounded))
     allowed = layer_budgets(oracle, references)
     return judge.traces(
         oracle,
@@ -136,7 +181,7 @@ def gradient_oracle(
     if not sides:
         return oracle
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    return record_torch(pair.torch, first, training=training, sides=sides)
+    return pair.run_torch(first, training=training, sides=sides)
 
 
 def count_parameters(model: nnx.Module) -> int:
@@ -164,4 +209,36 @@ def compare_counts(pair: Pair, model: nnx.Module) -> list[Comparison]:
             note=f"{count:,} ({source}: {expected:,})",
         )
         for side, count in counts.items()
+    ]
+
+
+def compare_keys(pair: Pair, model: nnx.Module) -> list[Comparison]:
+    """That the way back gives exactly PyTorch's keys, with its shapes and its values, bit for bit.
+
+    The values are compared as the Flax module's dtypes hold them.
+    """
+    if pair.to_torch is None:
+        return []
+    given = pair.to_torch(model)
+    expected = {key: value.numpy(force=True) for key, value in pair.torch.state_dict().items()}
+    wrong = []
+    for key in dict.fromkeys([*expected, *given]):
+        if key not in given:
+            wrong.append(f"{key} missing")
+        elif key not in expected:
+            wrong.append(f"{key} unexpected")
+        elif not np.array_equal(given[key], expected[key].astype(given[key].dtype)):
+            wrong.append(f"{key} differs")
+    note = f"{len(expected)} keys, each used once"
+    return [
+        Comparison(
+            network=pair.name,
+            check="bridge",
+            dtype="",
+            mode="",
+            layer=wrong[0].partition(" ")[0] if wrong else "",
+            error=float(len(wrong)),
+            budget=0.0,
+            note="; ".join(wrong[:5]) if wrong else note,
+        )
     ]

@@ -14,6 +14,7 @@ MODES: tuple[Mode, ...] = ("eval", "train")
 # Every check of the suite: first those of a pair of networks, then those that stand for themselves.
 NETWORK_CHECKS = {
     "parameters": "number of trainable parameters, against the published figure",
+    "bridge": "state-dict keys, there and back, each used once and to the bit",
     "names": "layers, parameters, statistics and gradients that only one side has",
     "isolated layers": "every layer by itself, fed PyTorch's own input and gradient",
     "layers": "every layer's output",
@@ -26,7 +27,9 @@ NETWORK_CHECKS = {
     "lockstep": "parameters, momentum and statistics after each of several updates by SGD",
 }
 CHECKS = NETWORK_CHECKS | {
+    "drift": "training in float32: how fast it leaves float64's path, and how fast PyTorch does",
     "batch norm": "the layer against PyTorch's, where its arithmetic is hard",
+    "functions": "pooling and ReLU by themselves, on maps of every sign and of odd size",
     "data path": "augmented and normalised pictures against torchvision's transforms",
     "dropout": "the same masks on both sides, and what the masks are like",
     "shapes": "which sizes of pictures each network takes, and what it makes of them",
@@ -36,7 +39,7 @@ CHECKS = NETWORK_CHECKS | {
 # From what lies nearest the cause to what follows from it. An isolated layer that is out is wrong
 # by itself, whatever its neighbours do; gradients of layers and of parameters are met in turn.
 STAGES = (
-    *({"parameters", "names"}, {"isolated layers"}, {"layers"}, {"logits"}, {"loss"}),
+    *({"parameters", "bridge", "names"}, {"isolated layers"}, {"layers"}, {"logits"}, {"loss"}),
     {"layer gradients", "parameter gradients", "input gradient"},
     *({"statistics"}, {"lockstep"}),
     CHECKS.keys() - NETWORK_CHECKS.keys(),

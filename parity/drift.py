@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
+from parity.budget import FLOAT32_FACTOR, FLOAT32_FLOOR
+from parity.comparison import Comparison
 from parity.inputs import augmented_batches, initial_networks
 from parity.plots import milestones
 from parity.record import full_precision
 from parity.training import Arrays, FlaxTrainer, optimizer_options, run_torch
+from train import datasets, recipes
 from train.datasets import Dataset
 from train.engine import steps_per_epoch
 from train.recipes import Config
@@ -21,10 +24,57 @@ FLAX = "Flax float32"
 PYTORCH = ("PyTorch float32", "PyTorch float32, own loops")
 SIDES = (ORACLE, FLAX, *PYTORCH)
 
+CHECK = "drift"
+# A network of each family, on scikit-learn's digits with their recipe.
+NETWORKS = ("resnet20", "densenet_bc_40_12", "wrn_16_1")
+QUICK_NETWORKS = ("wrn_10_1",)
+STEPS, QUICK_STEPS = 60, 10
+
 Record = dict[str, Any]
 
 
-def drift_records(config: Config, dataset: Dataset, steps: int) -> list[Record]:
+def check_drift(seed: int, quick: bool) -> tuple[list[Comparison], list[Record]]:
+    """Follow the training of a network of each family in float32.
+
+    Args:
+        seed: of the run.
+        quick: one small network, fewer steps.
+
+    Returns:
+        A comparison for every step, and the records of the curves.
+    """
+    dataset = datasets.load("digits", datasets.DEFAULT_DATA_DIR)
+    records = []
+    for arch in QUICK_NETWORKS if quick else NETWORKS:
+        config = recipes.resolve(arch, "digits", seed=seed, dropout=0.0)
+        records += drift_records(config, dataset, QUICK_STEPS if quick else STEPS)
+    return compare_drift(records), records
+
+
+def compare_drift(records: Sequence[Record]) -> list[Comparison]:
+    """Flax's distance from float64 at every step, within the budget of PyTorch's own distances."""
+    found = []
+    for (arch, step), sides in _by_step(records).items():
+        own = max(sides[side]["distance"] for side in PYTORCH)
+        found.append(
+            Comparison(
+                network=arch,
+                check=CHECK,
+                dtype="float32",
+                mode="train",
+                layer=f"parameters after step {step}",
+                error=sides[FLAX]["distance"],
+                budget=FLOAT32_FACTOR * own + FLOAT32_FLOOR,
+                measure="norm",
+                reference=own,
+            )
+        )
+    return found
+
+
+def drift_records(
+    config: Config, dataset: Dataset, steps: int, *, progress: bool = False
+) -> list[Record]:
     """Train four times from the same float32 weights on the same float32 pictures.
 
     PyTorch in float64 is the oracle. Float32 PyTorch runs with oneDNN (cuDNN on a GPU) and with its
@@ -34,6 +84,7 @@ def drift_records(config: Config, dataset: Dataset, steps: int) -> list[Record]:
         config: as of ``python -m train.cifar``; the network trains without dropout.
         dataset: the pictures.
         steps: number of updates.
+        progress: whether to show how far it is.
 
     Returns:
         A record per step and side: "network", "step" (1 for the first update), "side" (of
@@ -56,7 +107,8 @@ def drift_records(config: Config, dataset: Dataset, steps: int) -> list[Record]:
             run_torch(twin, config, epoch, shared[3], library=False),
             strict=True,
         )
-        for step, snapshots in enumerate(track(runs, "steps", total=steps), start=1):
+        watched = track(runs, "steps", total=steps, disable=not progress)
+        for step, snapshots in enumerate(watched, start=1):
             exact = snapshots[0].parameters
             records += [
                 {
@@ -77,11 +129,17 @@ def distance(parameters: Arrays, oracle: Arrays) -> float:
     return float(np.sqrt(difference / sum(np.sum(np.square(each)) for each in oracle.values())))
 
 
-def print_drift(records: Sequence[Record]) -> None:
-    """The table of some steps, and Flax's pace against PyTorch's over all of them."""
-    rows: dict[int, dict[str, Record]] = {}
+def _by_step(records: Sequence[Record]) -> dict[tuple[str, int], dict[str, Record]]:
+    """The records of every side, by network and step."""
+    rows: dict[tuple[str, int], dict[str, Record]] = {}
     for record in records:
-        rows.setdefault(record["step"], {})[record["side"]] = record
+        rows.setdefault((record["network"], record["step"]), {})[record["side"]] = record
+    return rows
+
+
+def print_drift(records: Sequence[Record]) -> None:
+    """The table of some steps of one network, and Flax's pace against PyTorch's over all steps."""
+    rows = {step: sides for (_, step), sides in _by_step(records).items()}
     print(f"{'':>6}{'distance of all parameters from float64':>41}{'loss':>39}")
     names = ("Flax", "PyTorch", "own loops")
     heads = "".join(f"{name:>12}" for name in (*names, "float64", *names))

@@ -200,7 +200,7 @@ def main(command: list[str] | None = None) -> int:
         dataset = datasets.load(arguments.dataset, arguments.data_dir)
         name = f"{config.arch} on {config.dataset}"
         if arguments.drift:
-            records = drift_records(config, dataset, arguments.steps)
+            records = drift_records(config, dataset, arguments.steps, progress=True)
             print(f"{name}, batch {config.batch_size}, learning rate {config.learning_rate:g}")
             print_drift(records)
             if arguments.plot is not None:

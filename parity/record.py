@@ -25,6 +25,9 @@ from parity.execution import full_precision as full_precision
 from parity.kinks import Relu, ReluCalls, Side
 from parity.naming import Rename, torch_arrays, torch_key, unchanged
 
+# How a layer, or JAX, refuses an input that is not what a layer is for.
+REFUSALS = (TypeError, ValueError)
+
 # Modules that a Flax network writes as functions.
 FUNCTIONAL = (
     nn.ReLU,
@@ -47,6 +50,19 @@ class Batches:
 
     images: np.ndarray
     labels: np.ndarray
+
+
+class RunError(Exception):
+    """A Flax network can't be run on what PyTorch's is run on.
+
+    Attributes:
+        layer: the innermost module that failed; "" for the network itself.
+        calls: how leaf layers were called up to there.
+    """
+
+    def __init__(self, layer: str, reason: str, calls: Mapping[str, "LayerCall"]) -> None:
+        super().__init__(reason)
+        self.layer, self.calls = layer, calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +120,18 @@ class Trace:
     def leaves(self) -> set[str]:
         """The names of the leaf layers."""
         return {*self.inputs, *self.calls}
+
+    def only_leaves(self) -> "Trace":
+        """The same run without the layers that gather others."""
+        leaves = self.leaves
+        return dataclasses.replace(
+            self,
+            layers={name: value for name, value in self.layers.items() if name in leaves},
+            layer_gradients={
+                name: value for name, value in self.layer_gradients.items() if name in leaves
+            },
+            relus={call: relu for call, relu in self.relus.items() if relu.layer in leaves},
+        )
 
 
 def record_torch(
@@ -255,16 +283,24 @@ def record_flax(
         dtype: of the inputs; the model's own should be the same.
         training: training mode, with every dropout rate 0; else evaluation mode.
         rename: a module's dotted Flax name to PyTorch's name.
+
+    Raises:
+        RunError: a module refuses what it is given.
     """
     layers: dict[str, np.ndarray] = {}
     layer_gradients: dict[str, np.ndarray] = {}
     calls: dict[str, LayerCall] = {}
 
     def keep(path: Path, module: nnx.Module, call: Any, *args: Any, **kwargs: Any) -> Any:
-        output = run_layers(path, module, call, *args, **kwargs)
-        name = call_name(layers, torch_key(path, rename))
+        name = torch_key(path, rename)
         if is_layer(module) and len(args) == 1:
-            calls[name] = LayerCall(path, call.func, isinstance(args[0], FeatureMaps), kwargs)
+            maps = isinstance(args[0], FeatureMaps)
+            calls[call_name(layers, name)] = LayerCall(path, call.func, maps, kwargs)
+        try:
+            output = run_layers(path, module, call, *args, **kwargs)
+        except REFUSALS as error:
+            raise run_error(name, error) from error
+        name = call_name(layers, name)
         value, gradient = (partial(store, kept, name) for kept in (layers, layer_gradients))
         if isinstance(output, FeatureMaps):
             # They are read through their statistics too: no one array's gradient is the whole.
@@ -275,12 +311,19 @@ def record_flax(
     def store(kept: dict[str, np.ndarray], name: str, array: jax.Array) -> None:
         kept[name] = np.asarray(array)
 
+    def run_error(name: str, error: Exception) -> RunError:
+        reason = str(error).strip().partition("\n")[0]
+        return RunError(name, f"{type(error).__name__}: {reason}", calls)
+
     with comparable(model, dtype):
         images, labels = jnp.asarray(batches.images, dtype), jnp.asarray(batches.labels)
         split = Split.of(model)
-        loss, logits, rest, of_parameters, of_images = gradients(
-            split, images[0], labels[0], training=training, handler=keep
-        )
+        try:
+            loss, logits, rest, of_parameters, of_images = gradients(
+                split, images[0], labels[0], training=training, handler=keep
+            )
+        except REFUSALS as error:
+            raise run_error("", error) from error
         for later in range(1, len(images)):
             split = split._replace(rest=rest)
             rest = gradients(split, images[later], labels[later], training=training)[2]

@@ -22,17 +22,21 @@ PLAIN_WIDTH = 140  # columns where the output is no terminal
 
 @dataclasses.dataclass(frozen=True)
 class NetworkReport:
-    """All comparisons of one network.
+    """All comparisons of one network, or of one check that needs none.
 
     Attributes:
-        network: its name.
+        network: its name, or the check's.
         comparisons: in the order in which they were made.
         seconds: wall time of building and comparing.
+        standalone: whether it is of such a check.
+        drift: records of ``parity.drift``, where training was followed.
     """
 
     network: str
     comparisons: tuple[Comparison, ...]
     seconds: float
+    standalone: bool = False
+    drift: tuple[dict[str, Any], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -151,7 +155,9 @@ def summary_header() -> str:
 
 
 def summary_line(report: NetworkReport) -> Text:
-    """One line a network."""
+    """One line a network, or a check that needs none."""
+    if report.standalone:
+        return _standalone_line(report)
 
     def cell(check: str, dtype: str) -> str:
         worst = report.worst(check, dtype)
@@ -170,6 +176,36 @@ def summary_line(report: NetworkReport) -> Text:
     return Text(line, style="" if report.ok else "bold red")
 
 
+def _standalone_line(report: NetworkReport) -> Text:
+    worst = max(report.comparisons, key=lambda c: c.ratio)
+    nearest = f"; at most {worst.ratio:.1%} of its budget" if worst.budget else ""
+    line = (
+        f"{report.network:<40}{'equal' if report.ok else 'NOT EQUAL':<10}"
+        f"{f'{len(report.comparisons):,} comparisons{nearest}':<96}{report.seconds:>24.1f}"
+    )
+    return Text(line, style="" if report.ok else "bold red")
+
+
+def print_checks(console: Console, report: NetworkReport) -> None:
+    """A check that needs no network: for each of its subjects the comparison nearest its budget."""
+    table = _table(console)
+    for column in ("subject", "dtype", "mode", "comparisons", "nearest its budget"):
+        table.add_column(column, justify="right" if column == "comparisons" else "left")
+    for column in ("error", "budget"):
+        table.add_column(column, justify="right")
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for comparison in report.comparisons:
+        key = comparison.network, comparison.dtype, comparison.mode
+        groups.setdefault(key, []).append(comparison)
+    for (subject, dtype, mode), comparisons in groups.items():
+        worst = max(comparisons, key=lambda c: c.ratio)
+        table.add_row(
+            *(subject, dtype, mode, str(len(comparisons)), worst.layer),
+            *(_error(worst), f"{worst.budget:.1e}"),
+        )
+    console.print(table)
+
+
 def _table(console: Console) -> Table:
     return Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False)
 
@@ -185,13 +221,24 @@ def to_json(head: dict[str, Any], reports: Sequence[NetworkReport]) -> dict[str,
 
     An infinite error (shapes differ, a layer is missing, a value is not finite) is null.
     """
-    networks = [{"network": r.network, "ok": r.ok, "seconds": round(r.seconds, 2)} for r in reports]
+    networks = [
+        {"network": r.network, "ok": r.ok, "seconds": round(r.seconds, 2)}
+        for r in reports
+        if not r.standalone
+    ]
+    checks = [
+        {"check": r.network, "ok": r.ok, "seconds": round(r.seconds, 2)}
+        for r in reports
+        if r.standalone
+    ]
+    drift = [record for r in reports for record in r.drift]
     comparisons = [
         {key: _finite(value) for key, value in dataclasses.asdict(c).items()} | {"ok": c.ok}
         for r in reports
         for c in r.comparisons
     ]
-    return head | {"networks": networks, "comparisons": comparisons}
+    lists = {"networks": networks, "checks": checks, "comparisons": comparisons}
+    return head | ({"drift": drift} if drift else {}) | lists
 
 
 def _finite(value: Any) -> Any:

@@ -2,102 +2,195 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import jax
 import torch
 
 import flaxnets
+from parity import drift
 from parity.budget import DTYPES, DType
 from parity.cases import Case
 from parity.checks import check_pair
-from parity.comparison import MODES, Mode
+from parity.comparison import MODES, NETWORK_CHECKS, Mode
 from parity.pairs import make_pair
 from parity.report import NetworkReport
+from parity.standalone import STANDALONE
 
+# A network, or the name of a check that stands for itself.
+Task = Case | str
 Result = NetworkReport | str
 
-# Parameters of a network of which no two are compared at a time.
+# The names of all checks that need no network.
+ALONE = (*STANDALONE, drift.CHECK)
+# Parameters of a network of which no two are compared at a time: each takes up to 10 GB.
 LARGE = 80_000_000
+# Libraries read these when they are loaded, and would else start a thread for every core.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_cases(
-    cases: Sequence[Case],
-    *,
-    seed: int = 0,
-    dtypes: Sequence[DType] = DTYPES,
-    modes: Sequence[Mode] = MODES,
-    jobs: int | None = None,
-) -> Iterator[tuple[Case, Result]]:
-    """Compare cases and give each one's report, or why it could not be compared, as they come.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How things are compared.
+
+    Attributes:
+        seed: of weights and inputs.
+        dtypes: what networks are compared in.
+        modes: "eval", "train".
+        checks: which of ``NETWORK_CHECKS``.
+        quick: less of every check that stands for itself.
+    """
+
+    seed: int = 0
+    dtypes: Sequence[DType] = DTYPES
+    modes: Sequence[Mode] = MODES
+    checks: Collection[str] = tuple(NETWORK_CHECKS)
+    quick: bool = False
+
+
+def run(
+    tasks: Sequence[Task], settings: Settings, jobs: int | None = None
+) -> Iterator[tuple[Task, Result]]:
+    """Do tasks and give each one's report, or why it could not be done, as they come.
 
     Args:
-        cases: what to compare.
-        seed: of weights and inputs.
-        dtypes: what to compare in.
-        modes: "eval", "train".
-        jobs: processes; by default 2 on a CPU with as many cores, else 1. With more than one,
-            cases come in another order, and networks of more than ``LARGE`` parameters, which
-            take some 10 GB, one by one before the others.
+        tasks: what to compare.
+        settings: how.
+        jobs: processes; by default one for each core on a CPU, else 1. With more than one, tasks
+            come in another order, and each process keeps to one core.
     """
-    jobs = min(jobs or default_jobs(), len(cases))
+    jobs = min(jobs or default_jobs(), len(tasks))
     if jobs <= 1:
-        for case in cases:
-            yield case, run_case(case, seed, dtypes, modes)
-        return
-    large = [case for case in cases if _parameters(case) > LARGE]
-    yield from _run_in_processes(large, seed, dtypes, modes, 1)
-    rest = [case for case in cases if _parameters(case) <= LARGE]
-    yield from _run_in_processes(rest, seed, dtypes, modes, jobs)
-
-
-def _run_in_processes(
-    cases: Sequence[Case], seed: int, dtypes: Sequence[DType], modes: Sequence[Mode], jobs: int
-) -> Iterator[tuple[Case, Result]]:
-    """Run so many at a time, the largest first."""
-    if not cases:
+        for task in tasks:
+            yield task, run_task(task, settings)
         return
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-"))
-        pool = concurrent.futures.ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _start_worker, (folder, jobs)
-        )
-        stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {
-            pool.submit(run_case, case, seed, dtypes, modes): case
-            for case in sorted(cases, key=_parameters, reverse=True)
-        }
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
+        stack.enter_context(_one_thread_each())
+        workers = [_start_worker(stack, folder, number) for number in range(jobs)]
+        yield from _share_out(sorted(tasks, key=_cost, reverse=True), settings, workers)
 
 
-def run_case(case: Case, seed: int, dtypes: Sequence[DType], modes: Sequence[Mode]) -> Result:
-    """One case's report, or in a line why it could not be compared."""
+def run_task(task: Task, settings: Settings) -> Result:
+    """One task's report, or why it could not be done."""
     started = time.perf_counter()
     try:
-        groups = list(check_pair(make_pair(case, seed=seed), dtypes=dtypes, modes=modes))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        return str(error).strip().partition("\n")[0] or repr(error)
+        if task == drift.CHECK:
+            found, records = drift.check_drift(settings.seed, settings.quick)
+            seconds = time.perf_counter() - started
+            return NetworkReport(task, tuple(found), seconds, standalone=True, drift=tuple(records))
+        if isinstance(task, str):
+            comparisons = tuple(STANDALONE[task](settings.seed, settings.quick))
+            return NetworkReport(task, comparisons, time.perf_counter() - started, standalone=True)
+        pair = make_pair(task, seed=settings.seed)
+        groups = list(
+            check_pair(pair, dtypes=settings.dtypes, modes=settings.modes, checks=settings.checks)
+        )
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        return str(error).strip() or repr(error)
     comparisons = tuple(comparison for group in groups for comparison in group)
-    return NetworkReport(case.name, comparisons, time.perf_counter() - started)
+    return NetworkReport(task.name, comparisons, time.perf_counter() - started)
 
 
 def default_jobs() -> int:
-    """2 where networks are compared on a CPU with as many cores, else 1."""
-    return min(2, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    """One for each core where networks are compared on a CPU, else 1."""
+    return len(_cores()) if jax.default_backend() == "cpu" else 1
 
 
-def _start_worker(folder: str, jobs: int) -> None:
-    """Share the cores, and what has been compiled, with the other workers."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+Worker = concurrent.futures.ProcessPoolExecutor
+
+
+def _share_out(
+    tasks: list[Task], settings: Settings, workers: Sequence[Worker]
+) -> Iterator[tuple[Task, Result]]:
+    """Give every free worker the first task that may be done now."""
+    waiting, idle = list(tasks), list(workers)
+    running: dict[concurrent.futures.Future[Result], tuple[Task, Worker]] = {}
+    while waiting or running:
+        for worker in tuple(idle):
+            large = any(_is_large(task) for task, _ in running.values())
+            task = next((each for each in waiting if not (large and _is_large(each))), None)
+            if task is None:
+                break
+            waiting.remove(task)
+            idle.remove(worker)
+            running[worker.submit(_run_and_forget, task, settings)] = task, worker
+        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            task, worker = running.pop(future)
+            idle.append(worker)
+            yield task, future.result()
+
+
+def _run_and_forget(task: Task, settings: Settings) -> Result:
+    """In a worker; what was compiled is kept in the shared folder only, or it fills the memory."""
+    result = run_task(task, settings)
+    jax.clear_caches()
+    return result
+
+
+def _start_worker(stack: contextlib.ExitStack, folder: str, number: int) -> Worker:
+    cores = _cores()
+    worker = Worker(
+        1,
+        multiprocessing.get_context("spawn"),
+        _prepare_worker,
+        (folder, cores[number % len(cores)]),
+    )
+    stack.callback(worker.shutdown, cancel_futures=True)
+    return worker
+
+
+def _prepare_worker(folder: str, core: int) -> None:
+    """Keep to one core, and share what is compiled with the other workers.
+
+    Threads of several processes that wait for each other take several times as long.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _parameters(case: Case) -> int:
-    return 0 if case.overrides else flaxnets.published_parameters(case.arch)
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that start in this context have libraries of one thread."""
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _is_large(task: Task) -> bool:
+    return _parameters(task) > LARGE
+
+
+def _cost(task: Task) -> float:
+    """What sorts the tasks: long ones first, so that none is left for the end."""
+    return 30e6 if isinstance(task, str) else _parameters(task)
+
+
+def _parameters(task: Task) -> int:
+    if isinstance(task, str) or not task.arch or task.overrides:
+        return 0
+    return flaxnets.published_parameters(task.arch)
