@@ -1,13 +1,15 @@
 """Running many comparisons: one after the other, or several processes at a time."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import jax
 import torch
@@ -28,8 +30,10 @@ Result = NetworkReport | str
 
 # The names of all checks that need no network.
 ALONE = (*STANDALONE, drift.CHECK)
-# Parameters of a network of which no two are compared at a time: each takes up to 10 GB.
-LARGE = 80_000_000
+# What a comparison takes: so much, and for every parameter (in both frameworks: float64 and float32
+# values, gradients, momentum, and the same as recorded).
+PROCESS_BYTES, PARAMETER_BYTES = 1.5e9, 110
+MEMORY_SHARE = 0.8  # of the machine's memory that comparisons may take together
 # Libraries read these when they are loaded, and would else start a thread for every core.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -72,8 +76,9 @@ def run(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-"))
         stack.enter_context(_one_thread_each())
-        workers = [_start_worker(stack, folder, number) for number in range(jobs)]
-        yield from _share_out(sorted(tasks, key=_cost, reverse=True), settings, workers)
+        make_worker = functools.partial(_start_worker, stack, folder)
+        in_order = sorted(tasks, key=_cost, reverse=True)
+        yield from _share_out(in_order, settings, make_worker, jobs)
 
 
 def run_task(task: Task, settings: Settings) -> Result:
@@ -106,25 +111,32 @@ Worker = concurrent.futures.ProcessPoolExecutor
 
 
 def _share_out(
-    tasks: list[Task], settings: Settings, workers: Sequence[Worker]
+    tasks: list[Task], settings: Settings, make_worker: Callable[[int], Worker], jobs: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Give every free worker the first task that may be done now."""
-    waiting, idle = list(tasks), list(workers)
-    running: dict[concurrent.futures.Future[Result], tuple[Task, Worker]] = {}
+    """Give every free worker the first task that the memory has room for."""
+    waiting = list(tasks)
+    workers = {number: make_worker(number) for number in range(jobs)}
+    idle = set(workers)
+    running: dict[concurrent.futures.Future[Result], tuple[Task, int]] = {}
     while waiting or running:
-        for worker in tuple(idle):
-            large = any(_is_large(task) for task, _ in running.values())
-            task = next((each for each in waiting if not (large and _is_large(each))), None)
-            if task is None:
+        for number in sorted(idle):
+            room = _memory() - sum(_bytes(task) for task, _ in running.values())
+            fitting = (each for each in waiting if not running or _bytes(each) <= room)
+            if (task := next(fitting, None)) is None:
                 break
             waiting.remove(task)
-            idle.remove(worker)
-            running[worker.submit(_run_and_forget, task, settings)] = task, worker
+            idle.remove(number)
+            running[workers[number].submit(_run_and_forget, task, settings)] = task, number
         done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in done:
-            task, worker = running.pop(future)
-            idle.append(worker)
-            yield task, future.result()
+            task, number = running.pop(future)
+            idle.add(number)
+            try:
+                result = future.result()
+            except concurrent.futures.process.BrokenProcessPool:
+                result = "its process was ended from outside; the machine may lack the memory"
+                workers[number] = make_worker(number)
+            yield task, result
 
 
 def _run_and_forget(task: Task, settings: Settings) -> Result:
@@ -181,8 +193,16 @@ def _cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _is_large(task: Task) -> bool:
-    return _parameters(task) > LARGE
+def _memory() -> float:
+    """Bytes that comparisons may take together."""
+    try:
+        return MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not known on this system
+        return PROCESS_BYTES
+
+
+def _bytes(task: Task) -> float:
+    return PROCESS_BYTES + PARAMETER_BYTES * _parameters(task)
 
 
 def _cost(task: Task) -> float:

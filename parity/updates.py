@@ -25,7 +25,9 @@ from train.optimizer import sgd
 
 CHECK = "lockstep"
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-RATES = (0.01, 0.002)  # of the first step, and of all others
+# Of the first step, and of all others. Low, for rounding grows with every step: in a deep network
+# at a high rate a thousandfold.
+RATES = (1e-3, 2e-4)
 
 
 class Snapshot(NamedTuple):

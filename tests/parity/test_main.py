@@ -61,7 +61,7 @@ def test_status_2_where_a_comparison_cannot_be_run(
     monkeypatch.setattr(run, "make_pair", fail)
     assert main(["--arch", "resnet20", *FAST]) == 2
     assert capsys.readouterr().err == (
-        "parity: resnet20 could not be compared: pictures too small\n"
+        "parity: resnet20 could not be compared: pictures too small\nand more\n"
     )
 
 
@@ -88,7 +88,6 @@ def test_status_2_and_what_to_install_where_a_package_is_missing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --arch --all --list is required"),
         (["--arch", "resnet20", "--input", "32"], "'32' is not a height and width such as 32x32"),
         (["--arch", "resnet20", "--batch", "0"], "'0' is not a whole number from 1 on"),
         (["--arch", "resnet20", "--dtype", "float16"], "invalid choice: 'float16'"),
@@ -100,6 +99,29 @@ def test_status_2_for_wrong_options(
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "what is to be compared? name it with --arch, or say --quick or --all"),
+        (["--check", "layers"], "what is to be compared?"),
+        (["--check", "layer-gradent"], "did you mean layer-gradients, "),
+        (["--arch", "resnet20", "--dialect", "akamaster"], "--dialect says which code base"),
+        (["--weights", "nowhere.pth"], "--weights: there is no file nowhere.pth"),
+        (["--all", "--weights", "nowhere.pth"], "--weights is compared as one network"),
+        (["--mutants", "no padding at all"], "there is no mutant named 'no padding at all'"),
+        (
+            ["--arch", "resnet20", "--html", "nowhere/page.html"],
+            "--html: there is no folder nowhere",
+        ),
+    ],
+)
+def test_status_2_where_nothing_can_be_compared(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
 

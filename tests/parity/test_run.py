@@ -1,0 +1,88 @@
+"""Which task runs when, and what becomes of a process that dies."""
+
+import concurrent.futures
+import concurrent.futures.process
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from parity import run
+from parity.cases import Case
+from parity.report import NetworkReport
+from parity.run import Settings, Task
+
+
+def case(name: str) -> Case:
+    return Case(name, "", {}, 8, 8)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Bytes of every task by name, on a machine that has 10."""
+    table: dict[str, float] = {}
+    monkeypatch.setattr(run, "_bytes", lambda task: table[task.name])
+    monkeypatch.setattr(run, "_memory", lambda: 10)
+    return table
+
+
+def shared_out(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], work: Callable[[str], None], jobs: int
+) -> list[tuple[str, run.Result]]:
+    """The results in the order in which they come, with threads in place of processes."""
+
+    def do(task: Task, _: Settings) -> run.Result:
+        assert isinstance(task, Case)
+        work(task.name)
+        return NetworkReport(task.name, (), 0.0)
+
+    monkeypatch.setattr(run, "_run_and_forget", do)
+    tasks: list[Task] = [case(name) for name in names]
+    found = run._share_out(
+        tasks, Settings(), lambda _: concurrent.futures.ThreadPoolExecutor(1), jobs
+    )
+    return [(task.name, result) for task, result in found if isinstance(task, Case)]
+
+
+def test_tasks_run_together_only_where_the_memory_has_room(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
+) -> None:
+    sizes |= {"large": 8, "larger": 9, "small": 1, "smaller": 1, "endless": 40}
+    lock, running, together = threading.Lock(), set[str](), set[frozenset[str]]()
+
+    def work(name: str) -> None:
+        with lock:
+            running.add(name)
+            together.add(frozenset(running))
+        time.sleep(0.05)
+        with lock:
+            running.remove(name)
+
+    found = shared_out(monkeypatch, ["endless", "large", "larger", "small", "smaller"], work, 2)
+    assert {name for name, _ in found} == set(sizes)
+    assert max(sum(sizes[name] for name in names) for names in together if len(names) > 1) <= 10
+    assert frozenset({"large", "small"}) in together
+    assert frozenset({"endless"}) in together
+
+
+def test_a_process_that_dies_costs_one_task(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
+) -> None:
+    sizes |= {"a": 1, "b": 1, "c": 1}
+
+    def work(name: str) -> None:
+        if name == "b":
+            raise concurrent.futures.process.BrokenProcessPool
+
+    results = dict(shared_out(monkeypatch, ["a", "b", "c"], work, 1))
+    assert isinstance(results["b"], str)
+    assert "may lack the memory" in results["b"]
+    assert isinstance(results["a"], NetworkReport)
+    assert isinstance(results["c"], NetworkReport)
+
+
+def test_a_network_takes_memory_by_its_parameters() -> None:
+    assert run._bytes("shapes") == run.PROCESS_BYTES
+    one = Case("net", "resnet20", {}, 8, 8)
+    assert run._bytes(one) == run.PROCESS_BYTES + 269_722 * run.PARAMETER_BYTES
