@@ -22,12 +22,17 @@ from parity.execution import Split, comparable, run_layer
 from parity.judge import Judge
 from parity.libraries import LIBRARIES, convolution_library
 from parity.naming import Rename, torch_arrays
-from parity.record import LayerCall, Trace, channels_first, channels_last, flat_state, set_mode
+from parity.record import (
+    REFUSALS,
+    LayerCall,
+    Trace,
+    channels_first,
+    channels_last,
+    flat_state,
+    set_mode,
+)
 
 CHECK = "isolated layers"
-
-# How a layer, or JAX, refuses an input that is not what a layer is for.
-REFUSALS = (TypeError, ValueError)
 
 _standardize = jax.jit(standardize)
 
