@@ -1,0 +1,22 @@
+"""All mutants, by name."""
+
+from parity.mutants import bridge, convolutions, data, dropout, networks, norms, training
+from parity.mutants.mutant import Mutant
+
+
+def _by_name(*groups: tuple[Mutant, ...]) -> dict[str, Mutant]:
+    mutants = [mutant for group in groups for mutant in group]
+    by_name = {mutant.name: mutant for mutant in mutants}
+    assert len(by_name) == len(mutants), "two mutants have the same name"
+    return by_name
+
+
+MUTANTS: dict[str, Mutant] = _by_name(
+    convolutions.MUTANTS,
+    norms.MUTANTS,
+    networks.MUTANTS,
+    dropout.MUTANTS,
+    bridge.MUTANTS,
+    training.MUTANTS,
+    data.MUTANTS,
+)

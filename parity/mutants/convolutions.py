@@ -1,0 +1,328 @@
+"""Mistakes in convolutions, pooling and the functions beside them."""
+
+from functools import partial
+
+import jax
+
+from flaxnets import convolution, kernel_gradient, layers, resnet
+from parity.mutants.changes import edited, replaced
+from parity.mutants.mutant import Mutant, Place
+
+
+def _isolated(layer: str) -> Place:
+    return Place("isolated layers", layer)
+
+
+@jax.jit
+def _leaky_relu(x: jax.Array) -> jax.Array:
+    return jax.nn.leaky_relu(x)
+
+
+MUTANTS = (
+    Mutant(
+        name="SAME padding",
+        description='convolutions padded by "SAME": on the right and below only if the step is 2',
+        expected=_isolated("layer2.0.conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._plain,
+            ("padding=((padding, padding), (padding, padding))", 'padding="SAME"'),
+        ),
+    ),
+    Mutant(
+        name="padding on one side",
+        description="all of a convolution's padding on the right and below",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._plain,
+            (
+                "padding=((padding, padding), (padding, padding))",
+                "padding=((0, 2 * padding), (0, 2 * padding))",
+            ),
+        ),
+    ),
+    Mutant(
+        name="no padding",
+        description="convolutions without padding",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            layers.Conv.__init__,
+            ("stride, kernel_size // 2, groups", "stride, 0, groups"),
+        ),
+    ),
+    Mutant(
+        name="stem padded by 1",
+        description="the 7x7 stem has the padding of a 3x3 convolution",
+        expected=_isolated("conv1"),
+        subject="ImageNet stem, eval",
+        change=partial(
+            edited,
+            layers.Conv.__init__,
+            ("stride, kernel_size // 2, groups", "stride, min(1, kernel_size // 2), groups"),
+        ),
+    ),
+    Mutant(
+        name="kernel flipped",
+        description="a convolution in the mathematicians' sense: the kernel upside down",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            layers.Conv.__call__,
+            ("self.kernel[...].astype", "self.kernel[...][::-1, ::-1].astype"),
+        ),
+    ),
+    Mutant(
+        name="bias missing",
+        description="a convolution's bias is not added (batch norm would hide it)",
+        expected=_isolated("conv1"),
+        subject="resnet with biases, train",
+        change=partial(
+            edited,
+            layers.Conv.__call__,
+            ("return y if self.bias is None else", "return y if True else"),
+        ),
+    ),
+    Mutant(
+        name="bias added twice",
+        description="a convolution's bias is added by the library and once more by hand",
+        expected=_isolated("conv1"),
+        subject="resnet with biases, train",
+        change=partial(
+            edited,
+            layers.Conv.__call__,
+            (
+                "return y if self.bias is None else",
+                "y = y if self.bias is None else y + self.bias[...].astype(self.dtype)\n"
+                "    return y if self.bias is None else",
+            ),
+        ),
+    ),
+    Mutant(
+        name="groups interleaved",
+        description="channel c belongs to group c mod g, not to the c-th g-th part of them",
+        expected=_isolated("layer1.0.conv2"),
+        subject="groups, eval",
+        change=partial(
+            edited,
+            convolution.conv2d,
+            (
+                "if groups > 1:\n",
+                "if groups > 1:\n        shape = (*images.shape[:3], -1, groups)\n"
+                "        images = images.reshape(shape).swapaxes(3, 4).reshape(images.shape)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="groups interleaved in the gradient",
+        description="a grouped convolution's gradients deal its features out to the groups in turn",
+        expected=_isolated("layer1.0.conv2"),
+        subject="groups, eval",
+        change=partial(
+            edited,
+            convolution._neighbourhood_gradients,
+            (
+                "k.reshape(size**2, channels, groups, features // groups)",
+                "k.reshape(size**2, channels, features // groups, groups).swapaxes(2, 3)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="strided projection reads odd pixels",
+        description="a 1x1 convolution of step 2 reads the pixels 1, 3, 5, ...",
+        expected=_isolated("layer2.0.downsample.0"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._pointwise,
+            (
+                "images[:, ::stride, ::stride]",
+                "images[:, stride - 1 :: stride, stride - 1 :: stride]",
+            ),
+        ),
+    ),
+    Mutant(
+        name="merged neighbours swapped",
+        description="pixels of a row that are computed together come out in reversed order",
+        expected=_isolated("conv1"),
+        subject="16 channels, eval",
+        change=partial(
+            edited,
+            convolution._merged,
+            ("(shift, merged - 1 - shift)", "(merged - 1 - shift, shift)"),
+        ),
+    ),
+    Mutant(
+        name="input gradient's kernel not flipped",
+        description="the gradient of a convolution's input goes through the kernel as it is",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._cpu_gradients,
+            ("jnp.flip(kernel, (0, 1)).swapaxes(2, 3)", "kernel.swapaxes(2, 3)"),
+        ),
+    ),
+    Mutant(
+        name="strided gradient shifted",
+        description="the gradients of a strided convolution are shifted by one pixel",
+        expected=_isolated("layer2.0.conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._split_phases,
+            ("(padding, end, 0) for end in after", "(padding + 1, end - 1, 0) for end in after"),
+        ),
+    ),
+    Mutant(
+        name="strided gradient's taps transposed",
+        description="rows and columns of taps are swapped where a strided kernel is folded",
+        expected=_isolated("layer2.0.conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            convolution._fold_kernel,
+            ("kernel.transpose(0, 2, 1, 3, 4, 5)", "kernel.transpose(2, 0, 1, 3, 4, 5)"),
+        ),
+    ),
+    Mutant(
+        name="kernel gradient misses a tap",
+        description="the kernel's gradient leaves the last tap out",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_taps,
+            (".transpose(1, 2, 0, 3)", ".transpose(1, 2, 0, 3).at[-1, -1].set(0)"),
+        ),
+    ),
+    Mutant(
+        name="wide kernel gradient misses a row of taps",
+        description="the same, in the form for many features",
+        expected=_isolated("conv1"),
+        subject="16 channels, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_taps,
+            (
+                "_product(x[i * columns :][:pixels], g) for i",
+                "_product(x[i * columns :][:pixels], g) * (i > 0) for i",
+            ),
+        ),
+    ),
+    Mutant(
+        name="Winograd tile wrong",
+        description="one sign is wrong in the transform of the input's tiles",
+        expected=_isolated("layer1.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(edited, kernel_gradient._input_tile, ("d[3] - d[1]", "d[1] - d[3]")),
+    ),
+    Mutant(
+        name="Winograd border lost",
+        description="the input of the tiles is padded below and on the right only",
+        expected=_isolated("layer1.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_tiles,
+            (
+                "((0, 0), (1, below), (1, right), (0, 0))",
+                "((0, 0), (0, below + 1), (0, right + 1), (0, 0))",
+            ),
+        ),
+    ),
+    Mutant(
+        name="leaky ReLU",
+        description="leaky ReLU in the place of ReLU",
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="resnet, eval",
+        change=lambda: replaced(layers.relu, _leaky_relu),
+    ),
+    Mutant(
+        name="max-pooling padded with 0",
+        description="the padding of max-pooling counts as 0 (a ReLU in front would hide it)",
+        expected=Place("functions", "max pooling"),
+        subject="functions",
+        change=partial(
+            edited,
+            layers.max_pool_3x3_stride_2,
+            (
+                "return lax",
+                "x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))\n    return lax",
+            ),
+            ("padding=((0, 0), (1, 1), (1, 1), (0, 0))", 'padding="VALID"'),
+        ),
+    ),
+    Mutant(
+        name="max-pooling not padded on the left",
+        description='max-pooling padded by "SAME": on the right and below only',
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="ImageNet stem, eval",
+        change=partial(
+            edited,
+            layers.max_pool_3x3_stride_2,
+            ("((0, 0), (1, 1), (1, 1), (0, 0))", '"SAME"'),
+        ),
+    ),
+    Mutant(
+        name="max-pooling missing",
+        description="the ImageNet stem ends without pooling",
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="ImageNet stem, eval",
+        change=partial(edited, resnet.ResNet.features, ("x = max_pool_3x3_stride_2(x)", "pass")),
+    ),
+    Mutant(
+        name="average-pooling's divisor",
+        description="the sum over 2x2 pixels is divided by 2",
+        expected=Place("layers", "transition1"),
+        subject="densenet, eval",
+        change=partial(
+            edited, layers.avg_pool, ("windows.mean((2, 4))", "windows.sum((2, 4)) / size")
+        ),
+    ),
+    Mutant(
+        name="average-pooling counts padding",
+        description="incomplete windows are filled up with zeros and averaged too",
+        expected=Place("layers", "transition1"),
+        subject="densenet, odd sizes, eval",
+        change=partial(
+            edited,
+            layers.avg_pool,
+            (
+                "height, width = height // size, width // size",
+                "x = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))\n"
+                "    height, width = -(-height // size), -(-width // size)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="sum in global pooling",
+        description="the sum over all pixels, not their mean",
+        expected=Place("layers", "fc"),
+        subject="resnet, eval",
+        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.sum((1, 2))")),
+    ),
+    Mutant(
+        name="maximum in global pooling",
+        description="the maximum over all pixels, not their mean",
+        expected=Place("layers", "fc"),
+        subject="resnet, eval",
+        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.max((1, 2))")),
+    ),
+    Mutant(
+        name="bfloat16 in a float32 network",
+        description="layers compute in bfloat16 whatever dtype is asked for",
+        expected=_isolated("conv1"),
+        subject="resnet, float32",
+        change=partial(
+            edited,
+            layers.Layers.__init__,
+            ("= init, rngs, dtype, param_dtype", "= init, rngs, jnp.bfloat16, param_dtype"),
+        ),
+    ),
+)

@@ -1,0 +1,59 @@
+"""What a person, or a program, reads of the mutants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parity.mutants.mutant import MutantResult
+
+RECORDED = ("name", "expected", "caught", "located", "found", "seconds")
+
+
+def print_results(console: Console, results: Sequence[MutantResult]) -> None:
+    """A table with a line for each mutant, and how many were caught and located."""
+    table = Table(pad_edge=False)
+    for column in ("mutant", "expected", "found"):
+        table.add_column(column, overflow="fold")
+    for column in ("caught", "located"):
+        table.add_column(column, no_wrap=True)
+    for result in results:
+        style = "" if result.caught and result.located else "bold red"
+        marks = (_yes(result.caught), _yes(result.located))
+        cells = (result.name, result.expected, result.found, *marks)
+        table.add_row(*(Text(cell, style) for cell in cells))
+    console.print(table)
+    console.print(verdict(results))
+
+
+def verdict(results: Sequence[MutantResult]) -> str:
+    """How many were caught and located: "caught 63 of 63, located 62 of 63"."""
+    total = len(results)
+    caught = sum(result.caught for result in results)
+    located = sum(result.located for result in results)
+    return f"caught {caught} of {total}, located {located} of {total}"
+
+
+def to_record(result: MutantResult) -> dict[str, Any]:
+    """A result for a JSON document."""
+    record = {name: getattr(result, name) for name in RECORDED}
+    return record | {"seconds": round(result.seconds, 2)}
+
+
+def to_markdown(results: Sequence[MutantResult]) -> str:
+    """The table for a document."""
+    lines = [
+        "| mutant | the mistake | expected | found | caught | located |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        marks = (_yes(result.caught), _yes(result.located))
+        cells = (result.name, result.description, result.expected, result.found, *marks)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", verdict(results) + ".", ""])
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "NO"
