@@ -9,7 +9,6 @@ from parity.mutants.mutant import MutantResult as MutantResult
 from parity.mutants.mutant import Place as Place
 from parity.mutants.results import print_results as print_results
 from parity.mutants.results import to_markdown as to_markdown
-from parity.mutants.results import to_record as to_record
 from parity.mutants.results import verdict as verdict
 from parity.mutants.run import judge_mutant as judge_mutant
 from parity.mutants.run import run_mutant as run_mutant

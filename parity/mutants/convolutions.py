@@ -13,6 +13,26 @@ def _isolated(layer: str) -> Place:
     return Place("isolated layers", layer)
 
 
+def _padded(padding: str) -> partial:
+    """Convolutions are the library's own, with this padding."""
+    return partial(
+        edited,
+        layers.Conv.__call__,
+        (
+            "return y if",
+            "y = lax.conv_general_dilated(\n"
+            "        x.astype(self.dtype),\n"
+            "        self.kernel[...].astype(self.dtype),\n"
+            "        (self.stride, self.stride),\n"
+            f"        {padding},\n"
+            '        dimension_numbers=("NHWC", "HWIO", "NHWC"),\n'
+            "        feature_group_count=self.groups,\n"
+            "    )\n"
+            "    return y if",
+        ),
+    )
+
+
 @jax.jit
 def _leaky_relu(x: jax.Array) -> jax.Array:
     return jax.nn.leaky_relu(x)
@@ -24,25 +44,14 @@ MUTANTS = (
         description='convolutions padded by "SAME": on the right and below only if the step is 2',
         expected=_isolated("layer2.0.conv1"),
         subject="resnet, eval",
-        change=partial(
-            edited,
-            convolution._plain,
-            ("padding=((padding, padding), (padding, padding))", 'padding="SAME"'),
-        ),
+        change=_padded('"SAME"'),
     ),
     Mutant(
         name="padding on one side",
         description="all of a convolution's padding on the right and below",
         expected=_isolated("conv1"),
         subject="resnet, eval",
-        change=partial(
-            edited,
-            convolution._plain,
-            (
-                "padding=((padding, padding), (padding, padding))",
-                "padding=((0, 2 * padding), (0, 2 * padding))",
-            ),
-        ),
+        change=_padded("((0, 2 * self.padding),) * 2"),
     ),
     Mutant(
         name="no padding",

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from parity.comparison import Comparison
 from parity.report import describe
@@ -79,6 +80,10 @@ class MutantResult:
     located: bool
     found: str
     seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """The result for a JSON document."""
+        return dataclasses.asdict(self) | {"seconds": round(self.seconds, 2)}
 
 
 def found_in_words(comparison: Comparison) -> str:

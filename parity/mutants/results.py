@@ -1,7 +1,7 @@
-"""What a person, or a program, reads of the mutants."""
+"""What a person reads of the mutants."""
 
+import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from parity.mutants.mutant import MutantResult
 
-RECORDED = ("name", "expected", "caught", "located", "found", "seconds")
+LONGEST_FOUND = 160  # characters in a document
 
 
 def print_results(console: Console, results: Sequence[MutantResult]) -> None:
@@ -36,12 +36,6 @@ def verdict(results: Sequence[MutantResult]) -> str:
     return f"caught {caught} of {total}, located {located} of {total}"
 
 
-def to_record(result: MutantResult) -> dict[str, Any]:
-    """A result for a JSON document."""
-    record = {name: getattr(result, name) for name in RECORDED}
-    return record | {"seconds": round(result.seconds, 2)}
-
-
 def to_markdown(results: Sequence[MutantResult]) -> str:
     """The table for a document."""
     lines = [
@@ -50,7 +44,8 @@ def to_markdown(results: Sequence[MutantResult]) -> str:
     ]
     for result in results:
         marks = (_yes(result.caught), _yes(result.located))
-        cells = (result.name, result.description, result.expected, result.found, *marks)
+        found = textwrap.shorten(result.found, LONGEST_FOUND, placeholder=" ...")
+        cells = (result.name, result.description, result.expected, found, *marks)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", verdict(results) + ".", ""])
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import torch
+from jax.experimental.compilation_cache import compilation_cache
 
 from parity.comparison import Comparison, first_divergence
 from parity.execution import quick_compilation
@@ -19,6 +20,11 @@ from parity.mutants.changes import forget_compiled
 from parity.mutants.mutant import REFUSAL, Mutant, MutantResult, found_in_words
 from parity.mutants.subjects import SUBJECTS
 from parity.run import default_jobs
+
+_KEEP_ALL = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
 
 
 class Verdict(NamedTuple):
@@ -142,7 +148,8 @@ def run_mutants(
 def _workers(jobs: int) -> Iterator[Callable[..., Iterator[tuple[str, Any]]]]:
     """Gives a function that calls another for each of several names, in so many processes."""
     if jobs <= 1:
-        yield lambda function, names, seed: ((name, function(name, seed)) for name in names)
+        with tempfile.TemporaryDirectory(prefix="parity-") as folder, compiled_in(folder):
+            yield lambda function, names, seed: ((name, function(name, seed)) for name in names)
         return
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         spawn = multiprocessing.get_context("spawn")
@@ -171,5 +178,21 @@ def _prepare_worker(folder: str, started: Any) -> None:
         os.sched_setaffinity(0, {cores[number % len(cores)]})
     torch.set_num_threads(1)
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for setting, value in _KEEP_ALL.items():
+        jax.config.update(setting, value)
+
+
+@contextlib.contextmanager
+def compiled_in(folder: str) -> Iterator[None]:
+    """Keep what is compiled in a folder: whatever a mutant leaves as it was is compiled once."""
+    settings = {"jax_compilation_cache_dir": folder, **_KEEP_ALL}
+    before = {setting: jax.config.values[setting] for setting in settings}
+    for setting, value in settings.items():
+        jax.config.update(setting, value)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        for setting, value in before.items():
+            jax.config.update(setting, value)
+        compilation_cache.reset_cache()
