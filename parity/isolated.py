@@ -154,7 +154,7 @@ def run_flax(
     output, pull, _ = jax.vjp(run, parameters, given, has_aux=True)
     if output.shape != gradient.shape:
         return LayerRun(np.asarray(output), {}, np.zeros(()))
-    of_parameters, of_given = pull(jnp.asarray(gradient))
+    of_parameters, of_given = pull(jnp.asarray(gradient, output.dtype))
     (of_input,) = pull_to_input(of_given)
     return LayerRun(
         output=np.asarray(output),

@@ -11,6 +11,7 @@ from parity.comparison import Comparison
 from parity.data_path import check_data_path
 from parity.dropout import check_dropout
 from parity.export import check_export
+from parity.functions import check_functions
 from parity.shapes import check_shapes
 
 Check = Callable[[int, bool], Iterable[Comparison]]
@@ -35,6 +36,7 @@ def on_one_thread(check: Check) -> Check:
 STANDALONE: dict[str, Check] = {
     "lockstep": on_one_thread(lockstep.check),
     "batch norm": on_one_thread(check_batch_norm),
+    "functions": on_one_thread(check_functions),
     "data path": on_one_thread(check_data_path),
     "dropout": on_one_thread(check_dropout),
     "shapes": on_one_thread(check_shapes),
