@@ -1,0 +1,202 @@
+"""Measure the networks beside PyTorch and plain Flax: ``python -m benchmarks train-step``.
+
+Exit status: 0 measured, 1 ``guard`` found a regression, 2 it could not be measured.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.task import DTYPES, WORKS
+
+MEASURED, REGRESSED, COULD_NOT_MEASURE = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        import jax
+        import rich  # noqa: F401
+    except ImportError as error:
+        return _fail(f'{error.name} is not installed: pip install "flaxnets[parity]"')
+    from benchmarks.measure import CouldNotMeasureError
+
+    # This process only counts operations; the device is for the sides' processes.
+    platforms = jax.config.values["jax_platforms"]
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        return _guard(options) if options.work == "guard" else _measure(options)
+    except CouldNotMeasureError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("benchmarks: stopped", file=sys.stderr)
+        return 130
+    finally:
+        jax.config.update("jax_platforms", platforms)
+
+
+def _fail(message: str) -> int:
+    print(f"benchmarks: {message}", file=sys.stderr)
+    return COULD_NOT_MEASURE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the networks beside PyTorch and plain Flax, in interleaved runs.",
+    )
+    works = parser.add_subparsers(dest="work", required=True, metavar="WORK")
+    for name, work in WORKS.items():
+        sub = works.add_parser(name, help=work.help, description=work.help)
+        _add_options(sub, name)
+    guard = works.add_parser("guard", help="compare a fresh run's ratios with a saved --json")
+    guard.add_argument("file", type=Path, help="what --json has written")
+    guard.add_argument(
+        "--tolerance",
+        type=_percent,
+        default=0.1,
+        metavar="PERCENT",
+        help="how much of a ratio may be lost (default: 10)",
+    )
+    guard.add_argument("--runs", type=_positive, metavar="N", help="runs of each side")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    work = WORKS[name]
+    if name != "roofline":
+        parser.add_argument(
+            "--arch", nargs="+", default=["resnet20"], metavar="NAME", help="networks"
+        )
+        parser.add_argument(
+            "--batch",
+            nargs="+",
+            type=_positive,
+            default=[],
+            metavar="N",
+            help="pictures in a batch (default: the recipe's; 1 and 128 in inference)",
+        )
+        parser.add_argument(
+            "--input", type=_size, metavar="HxW", help="of the pictures (default: the network's)"
+        )
+        parser.add_argument(
+            "--no-roofline", action="store_true", help="don't measure the machine's limits first"
+        )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "--sides", nargs="+", default=[], metavar="SIDE", help=f"of {', '.join(work.sides)}"
+    )
+    parser.add_argument(
+        "--runs", type=_positive, metavar="N", help=f"of each side (default: {work.runs})"
+    )
+    parser.add_argument(
+        "--steps", type=_positive, metavar="N", help="in a run (default: about a second's)"
+    )
+    if name in ("epoch", "input"):
+        parser.add_argument(
+            "--pictures", type=_positive, default=50_000, metavar="N", help="in an epoch"
+        )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a bar chart into a PNG")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _percent(text: str) -> float:
+    try:
+        share = float(text) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
+    return share
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a height and width such as 224x224")
+    return int(height), int(width)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from benchmarks.measure import CouldNotMeasureError
+    from benchmarks.plan import Options
+    from benchmarks.records import write_document
+    from benchmarks.run import run
+    from benchmarks.table import print_result
+
+    for flag in ("json", "plot"):
+        file: Path | None = getattr(arguments, flag)
+        if file is not None and not file.parent.is_dir():
+            raise CouldNotMeasureError(f"--{flag}: there is no folder {file.parent}")
+    options = Options(
+        work=arguments.work,
+        arch=tuple(getattr(arguments, "arch", ())),
+        batch=tuple(getattr(arguments, "batch", ())),
+        size=getattr(arguments, "input", None),
+        dtype=arguments.dtype,
+        sides=tuple(arguments.sides),
+        runs=arguments.runs,
+        steps=arguments.steps,
+        pictures=getattr(arguments, "pictures", 50_000),
+    )
+    console = _console()
+    with _progress(console) as progress:
+        limits = not getattr(arguments, "no_roofline", True)
+        result = run(options, progress, with_limits=limits)
+    print_result(console, result)
+    try:
+        if arguments.json is not None:
+            write_document(arguments.json, result.document())
+        if arguments.plot is not None:
+            from benchmarks.chart import draw
+
+            draw(result, arguments.plot)
+    except OSError as error:
+        raise CouldNotMeasureError(f"{error.filename}: {error.strerror}") from error
+    return MEASURED
+
+
+def _guard(arguments: argparse.Namespace) -> int:
+    from benchmarks.guard import compare, read_document
+    from benchmarks.run import run
+
+    options, saved, head = read_document(arguments.file)
+    if arguments.runs is not None:
+        options = dataclasses.replace(options, runs=arguments.runs)
+    console = _console()
+    with _progress(console) as progress:
+        result = run(options, progress, with_limits=False)
+    if result.head["device"] != head["device"]:
+        console.print(f"measured then on {head['device']}, now on {result.head['device']}")
+    findings = compare(saved, result.ratios, arguments.tolerance)
+    for finding in findings:
+        console.print(str(finding), soft_wrap=True, highlight=False)
+    return REGRESSED if any(finding.regressed for finding in findings) else MEASURED
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@contextlib.contextmanager
+def _progress(console: Any) -> Iterator[Any]:
+    """On a terminal a line that says what happens now; elsewhere nothing."""
+    with console.status("starting") as status:
+        yield status.update
+
+
+if __name__ == "__main__":
+    sys.exit(main())

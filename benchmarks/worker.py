@@ -1,0 +1,143 @@
+"""One side's process: it prepares its side, and measures a run whenever it is told to.
+
+It reads its task and then "run" lines from standard input, and answers each with a line of JSON:
+first ``{"ready": ...}``, then ``{"seconds": ..., "peak_bytes": ...}``; or ``{"skip": reason}`` or
+``{"error": message}``, and ends.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+import numpy as np
+
+from benchmarks.machine import PeakMemory, describe_device
+from benchmarks.task import SkipSideError, Task
+
+RUN_SECONDS = 1.0  # about as long is a run whose steps the user hasn't chosen
+_CLASSES = {
+    "train-step": "Training",
+    "memory": "Training",
+    "compile": "Training",
+    "inference": "Inference",
+    "input": "Input",
+    "epoch": "Epoch",
+}
+_MODULES = {"ours": "benchmarks.ours", "flax": "benchmarks.flax_side"}
+
+
+def main() -> int:
+    """Serve the parent; returns the exit status."""
+    # What libraries print must not get into the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    task = Task.from_json(sys.stdin.readline())
+    try:
+        serve(task, sys.stdin, answers)
+    except SkipSideError as error:
+        _answer(answers, skip=str(error))
+    except Exception as error:
+        if task.side == "torch-compile" and "compil" in type(error).__name__.lower() + str(error):
+            _answer(answers, skip=f"torch.compile failed: {_short(error)}")
+            return 0
+        _answer(answers, error=explain(error, task))
+        return 1
+    return 0
+
+
+def serve(task: Task, requests: TextIO, answers: TextIO) -> None:
+    """Prepare the task's side, then measure a run for every line of ``requests``."""
+    make_side = import_side(task)
+    imports = time.time() - task.started
+    memory = PeakMemory()
+    if task.work == "compile":
+        _answer(answers, ready={"imports_s": imports, "steps": 1})
+        requests.readline()
+        outputs = make_side(task).advance(1)
+        seconds = time.time() - task.started
+        _answer(
+            answers,
+            seconds=seconds,
+            peak_bytes=memory.bytes(),
+            check=checked(outputs),
+            device=describe_device(),
+        )
+        return
+    begun = time.perf_counter()
+    side = make_side(task)
+    ready: dict[str, Any] = {"imports_s": imports}
+    steps = 1
+    if task.work == "load":
+        memory = PeakMemory()
+    else:
+        outputs = side.advance(1)
+        # An epoch's pictures come in an order of the side's own.
+        ready["check"] = None if task.work == "epoch" else checked(outputs)
+        steps = task.steps or choose_steps(task, side)
+    memory.reset()
+    ready |= {"warm_up_s": time.perf_counter() - begun, "steps": steps}
+    ready |= {name: getattr(side, name) for name in ("flops", "bytes") if hasattr(side, name)}
+    _answer(answers, ready=ready)
+    for _ in requests:
+        begun = time.perf_counter()
+        made = len(side.advance(steps))
+        seconds = (time.perf_counter() - begun) / made
+        _answer(answers, seconds=seconds, peak_bytes=memory.bytes(), device=describe_device())
+
+
+def import_side(task: Task) -> Any:
+    """Import what the side needs; returns what makes it."""
+    if task.work == "load":
+        return importlib.import_module("benchmarks.loading").make_side
+    if task.work == "roofline":
+        return importlib.import_module("benchmarks.roofline").Roofline
+    module = importlib.import_module(_MODULES.get(task.side, "benchmarks.torch_side"))
+    return getattr(module, _CLASSES[task.work])
+
+
+def choose_steps(task: Task, side: Any) -> int:
+    """As many steps as take about a second; one epoch."""
+    if task.work == "epoch":
+        return 1
+    begun = time.perf_counter()
+    made = len(side.advance(1))
+    seconds = (time.perf_counter() - begun) / made
+    return max(1, round(RUN_SECONDS / seconds))
+
+
+def checked(outputs: list[Any]) -> float | None:
+    """A number that is the same for every side: the first loss, the size of the first logits."""
+    if outputs[0] is None:
+        return None
+    return float(np.abs(np.asarray(outputs[0], np.float64)).mean())
+
+
+def explain(error: Exception, task: Task) -> str:
+    """One line of what went wrong."""
+    text = _short(error)
+    short_of_memory = (
+        "RESOURCE_EXHAUSTED",
+        "out of memory",
+        "can't allocate",
+        "Unable to allocate",
+    )
+    if isinstance(error, MemoryError) or any(part in str(error) for part in short_of_memory):
+        return f"out of memory with --batch {task.batch}; try a smaller one ({text})"
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+def _answer(answers: TextIO, **values: Any) -> None:
+    answers.write(json.dumps(values) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
