@@ -12,10 +12,24 @@ from flax import nnx
 
 from flaxnets.intercept import Path, intercepted
 from flaxnets.layers import FeatureMaps
+from parity.budget import DType
+from parity.checks import RECORDED, Pair
 from parity.execution import Split, full_precision
 from parity.naming import torch_arrays, torch_key, unchanged
 from parity.record import Batches, Trace, call_name, flat_state
 from train.step import cross_entropy
+
+COMPILED_CHECKS = RECORDED - {"isolated layers", "layer gradients"}
+
+
+class CompiledPair(Pair):
+    """A pair whose Flax network is compiled whole."""
+
+    def run_flax(
+        self, model: nnx.Module, batches: Batches, *, dtype: DType, training: bool
+    ) -> Trace:
+        """Record a run of the network as one program."""
+        return record_compiled(model, batches, dtype=dtype, training=training)
 
 
 def record_compiled(

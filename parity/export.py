@@ -13,14 +13,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 
 import flaxnets
-from parity.budget import DType, largest, relative_error, rounded_budget
+from parity.budget import largest, relative_error, rounded_budget
 from parity.cases import Case, find_case
-from parity.checks import RECORDED, Pair, check_pair, gradient_oracle
+from parity.checks import Pair, check_pair, gradient_oracle
 from parity.comparison import MODES, Comparison, Mode
-from parity.compiled import record_compiled
+from parity.compiled import COMPILED_CHECKS, CompiledPair, record_compiled
 from parity.execution import quick_compilation
 from parity.findings import Recorder, in_short
 from parity.judge import Judge
@@ -28,26 +27,15 @@ from parity.libraries import LIBRARIES, convolution_library
 from parity.lockstep import FAMILIES
 from parity.lowering import check_lowering
 from parity.pairs import make_pair
-from parity.record import Batches, Trace, record_torch
+from parity.record import Trace, record_torch
 
 CHECK = "export"
 QUICK = "preact"
-COMPILED_CHECKS = RECORDED - {"isolated layers", "layer gradients"}
 # The tiny networks of all families, and forms of convolution that they don't have.
 LOWERED = (
     *(Case(family, arch, overrides, 8, 12) for family, (arch, overrides) in FAMILIES.items()),
     *map(find_case, ("bottleneck, groups", "bottleneck, ImageNet stem", "wrn, dropout")),
 )
-
-
-class CompiledPair(Pair):
-    """A pair whose Flax network is compiled whole."""
-
-    def run_flax(
-        self, model: nnx.Module, batches: Batches, *, dtype: DType, training: bool
-    ) -> Trace:
-        """Record a run of the network as one program."""
-        return record_compiled(model, batches, dtype=dtype, training=training)
 
 
 def check_export(seed: int, quick: bool) -> Iterator[Comparison]:

@@ -24,8 +24,10 @@ from flaxnets import registry
 from flaxnets.layers import shapes_only
 from flaxnets.registry import Config
 from parity.cases import find_case
-from parity.checks import RECORDED, check_pair
+from parity.checks import check_pair
 from parity.comparison import MODES, Comparison, Mode
+from parity.compiled import COMPILED_CHECKS, CompiledPair
+from parity.execution import quick_compilation
 from parity.findings import Recorder, in_short
 from parity.pairs import make_pair
 from torchref.registry import TORCHVISION
@@ -50,8 +52,6 @@ COMPUTED = (
     "densenet, ImageNet stem",
 )
 COMPUTED_SIZE = (33, 47)
-# Layers by themselves and updates see no more of a size, and take half of the time.
-COMPUTED_CHECKS = RECORDED - {"isolated layers"}
 
 Outcome = dict[str, tuple[int, ...]] | str
 
@@ -109,7 +109,9 @@ def computed(name: str, seed: int) -> list[Comparison]:
     height, width = COMPUTED_SIZE
     case = dataclasses.replace(find_case(name), height=height, width=width)
     pair = dataclasses.replace(make_pair(case, seed=seed), name=f"{name}, {height}x{width}")
-    groups = check_pair(pair, dtypes=("float64",), checks=COMPUTED_CHECKS)
+    with quick_compilation():
+        compiled = CompiledPair(**vars(pair))
+        groups = [*check_pair(compiled, dtypes=("float64",), checks=COMPILED_CHECKS)]
     return in_short(CHECK, (comparison for group in groups for comparison in group))
 
 
