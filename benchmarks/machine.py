@@ -1,5 +1,6 @@
 """The device and the memory of this process."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -64,16 +65,14 @@ class PeakMemory:
     """
 
     def __init__(self) -> None:
+        _give_back()
         self._before = _status("VmRSS")
 
     def reset(self) -> None:
         """Forget the peak so far (of compilation, say), where the system can."""
-        try:
-            # What compilation has freed is given back first.
-            ctypes.CDLL(None).malloc_trim(0)
+        _give_back()
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except (AttributeError, OSError):
-            return
 
     def bytes(self) -> int:
         """The peak."""
@@ -83,6 +82,12 @@ class PeakMemory:
         if jax is not None and (stats := jax.local_devices()[0].memory_stats()):
             return int(stats["peak_bytes_in_use"])
         return max(0, _status("VmHWM") - self._before)
+
+
+def _give_back() -> None:
+    """Return to the system what has been freed and is kept for later, where the C library can."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -202,8 +203,9 @@ def require_the_same(measurements: Sequence[Measurement]) -> None:
     checks = {each.task.side: each.check for each in measured if each.check is not None}
     if not checks:
         return
-    low, high = min(checks.values()), max(checks.values())
-    if not high - low <= AGREEMENT[measured[0].task.dtype] * high:
+    numbers = list(checks.values())
+    tolerance = AGREEMENT[measured[0].task.dtype]
+    if not all(math.isclose(number, numbers[0], rel_tol=tolerance) for number in numbers):
         found = ", ".join(f"{side} {check:.6g}" for side, check in checks.items())
         raise CouldNotMeasureError(
             f"the sides don't compute the same: with the same weights and pictures the first loss "
