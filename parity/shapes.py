@@ -186,7 +186,7 @@ def has_imagenet_stem(config: Config) -> bool:
 
 def make_trace(config: Config, mode: Mode) -> Any:
     """A function from the shape of a batch to the shapes of stages and logits, or to the refusal's
-    message; any other error is not caught.
+    message.
     """
     with shapes_only():
         model: Any = registry.build(config, rngs=nnx.Rngs(0))
@@ -201,6 +201,9 @@ def make_trace(config: Config, mode: Mode) -> Any:
             shapes = jax.eval_shape(features, state, jax.ShapeDtypeStruct(shape, jnp.float32))
         except ValueError as error:
             return str(error)
+        except TypeError as error:
+            # Maps that don't fit together are no refusal: no outcome of PyTorch's is the same.
+            return {str(error).partition("\n")[0]: ()}
         return {name: value.shape for name, value in shapes.items() if reported(name)}
 
     return outcome
