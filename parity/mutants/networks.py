@@ -370,13 +370,16 @@ MUTANTS = (
     ),
     Mutant(
         name="blocks of a stage share one stride",
-        description="every block of a later stage halves the map, not the first alone",
+        description="in a later stage every block's first convolution halves the map",
         expected=Place("isolated layers", "layer2.1.conv1"),
         subject="two blocks, eval",
         change=partial(
             edited,
-            resnet.ResNet.__init__,
-            ("stride = 2 if stage > 1 and block == 0 else 1", "stride = 2 if stage > 1 else 1"),
+            resnet.ResidualBlock.__init__,
+            (
+                "[(in_channels, width, 3, stride, 1)",
+                "[(in_channels, width, 3, 1 if width == config.widths[0] else 2, 1)",
+            ),
         ),
     ),
 )

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from parity.mutants.catalogue import MUTANTS
 from parity.mutants.mutant import MutantResult
 
 LONGEST_FOUND = 160  # characters in a document
@@ -19,7 +20,7 @@ def print_results(console: Console, results: Sequence[MutantResult]) -> None:
         table.add_column(column, overflow="fold")
     for column in ("caught", "located"):
         table.add_column(column, no_wrap=True)
-    for result in results:
+    for result in _in_order(results):
         style = "" if result.caught and result.located else "bold red"
         marks = (_yes(result.caught), _yes(result.located))
         cells = (result.name, result.expected, result.found, *marks)
@@ -42,12 +43,18 @@ def to_markdown(results: Sequence[MutantResult]) -> str:
         "| mutant | the mistake | expected | found | caught | located |",
         "|---|---|---|---|---|---|",
     ]
-    for result in results:
+    for result in _in_order(results):
         marks = (_yes(result.caught), _yes(result.located))
         found = textwrap.shorten(result.found, LONGEST_FOUND, placeholder=" ...")
         cells = (result.name, result.description, result.expected, found, *marks)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", verdict(results) + ".", ""])
+
+
+def _in_order(results: Sequence[MutantResult]) -> list[MutantResult]:
+    """As the catalogue has them, not as they were done."""
+    position = {name: number for number, name in enumerate(MUTANTS)}
+    return sorted(results, key=lambda result: position.get(result.name, len(position)))
 
 
 def _yes(value: bool) -> str:

@@ -65,3 +65,16 @@ def test_mistake_is_located(
     assert first is not None
     assert (first.check, first.layer, first.note) == (check, layer, note)
     assert first.error > 1e-4
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_network_that_cannot_be_run_is_compared_as_far_as_it_goes(
+    mode: Mode, tiny_pair: Callable[..., Pair]
+) -> None:
+    found = compare(tiny_pair("not pooled"), mode)
+    assert Counter(c.check for c in found) == {"parameters": 2, "layers": 1, "isolated layers": 5}
+    first = first_divergence(found)
+    assert first is not None
+    assert (first.check, first.layer) == ("layers", "fc")
+    assert first.note.startswith("TypeError: dot_general requires contracting dimensions")
+    assert all(c.ok for c in found if c is not first)
