@@ -1,9 +1,12 @@
 """Mistakes on the way of the weights."""
 
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 from unittest import mock
 
-from flaxnets import layout, torch_bridge
+from flaxnets import WideResNetConfig, densenet, layout, torch_bridge
+from flaxnets.matching import find_dialects
 from parity.mutants.changes import edited, together
 from parity.mutants.mutant import Mutant, Place
 
@@ -13,6 +16,12 @@ _READ = "values.get(entry.key, np.zeros((), np.int64))"
 def _read(key: str) -> partial:
     """Another key is read for a variable than the one that it has."""
     return partial(edited, torch_bridge._build, (_READ, _READ.replace("entry.key", key)))
+
+
+def _stated(family: type, dialect: str, **fields: Any) -> AbstractContextManager[None]:
+    """A dialect says otherwise of its code base."""
+    (found,) = (each for each in find_dialects(dialect) if each.family is family)
+    return together(mock.patch.dict(found.fixed, fields))
 
 
 def _wrong(key: str) -> Place:
@@ -170,5 +179,23 @@ MUTANTS = (
         expected=_wrong("bn1.num_batches_tracked"),
         subject="resnet, eval",
         change=_read('"" if entry.key.endswith(BATCHES_TRACKED) else entry.key'),
+    ),
+    Mutant(
+        name="another code base's concatenation",
+        description="a DenseNet that puts new maps first is read as one that puts them last",
+        expected=Place("layers", "trans1.bn"),
+        subject="kuangliu's densenet, eval",
+        change=partial(
+            edited,
+            densenet.DenseBlock.__init__,
+            ('self.new_first = config.concat == "new_old"', "self.new_first = False"),
+        ),
+    ),
+    Mutant(
+        name="another code base's momentum",
+        description="a WRN whose last norm has a momentum of its own is read as one without",
+        expected=Place("statistics", "bn1.running_mean"),
+        subject="meliketoy's wrn, train",
+        change=partial(_stated, WideResNetConfig, "meliketoy", final_norm_momentum=0.9),
     ),
 )

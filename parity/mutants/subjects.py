@@ -1,12 +1,13 @@
 """What mutants are shown on: tiny networks, and quick forms of the checks that stand apart."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from parity.batch_norm import check_batch_norm
 from parity.budget import DType
-from parity.cases import Case
+from parity.cases import Case, upstream_cases
 from parity.checks import check_pair
 from parity.comparison import MODES, NETWORK_CHECKS, Comparison, Mode
 from parity.data_path import check_data_path
@@ -102,6 +103,13 @@ def _subjects() -> dict[str, Subject]:
             subjects[f"{title}, {mode}"] = partial(network, case, mode, "float64")
         if title == "resnet":
             subjects["resnet, float32"] = partial(network, case, "eval", "float32")
+    for title, name in (
+        ("kuangliu's densenet", "kuangliu, densenet"),
+        ("meliketoy's wrn", "meliketoy"),
+    ):
+        case = dataclasses.replace(upstream_cases()[f"upstream, {name}"], name=title)
+        for mode in MODES:
+            subjects[f"{title}, {mode}"] = partial(network, case, mode, "float64")
     for title, (optimizer, schedule) in _TRAININGS.items():
         subjects[f"training, {title}"] = partial(training, optimizer, schedule)
     subjects["batch norm"] = partial(check_batch_norm, quick=True)

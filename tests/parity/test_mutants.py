@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterator
 
 import jax
@@ -206,10 +207,15 @@ def test_results_as_text_and_records() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", sorted({mutant.subject for mutant in MUTANTS.values()}))
-def test_every_subject_is_equal_without_a_mutant(subject: str) -> None:
+def test_every_subject_is_equal_without_a_mutant_and_has_the_expected_places(subject: str) -> None:
     verdict = run_subject(subject)
     assert verdict.comparisons
     assert not verdict.words
+    places = {part for each in verdict.comparisons for part in re.split("[,:] ", each.layer)}
+    for mutant in MUTANTS.values():
+        expected = mutant.expected
+        if mutant.subject == subject and expected.check not in (REFUSAL, "lockstep"):
+            assert expected.layer in {*places, ""}, mutant.name
 
 
 @pytest.mark.slow
