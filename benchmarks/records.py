@@ -160,6 +160,11 @@ def spread(runs: Sequence[float]) -> float:
     return (high - low) / statistics.median(runs)
 
 
+def fastest(records: Sequence[Record]) -> Record:
+    """The one with the highest rate: on a GPU a call does more than on a CPU beside it."""
+    return max(records, key=lambda record: record.gflops or record.gigabytes_per_second or 0.0)
+
+
 def ratios(records: Sequence[Record]) -> list[Ratio]:
     """Every side against the best of PyTorch's, and against plain Flax, within its group."""
     found = []

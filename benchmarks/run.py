@@ -9,7 +9,7 @@ from benchmarks.loading import FILE
 from benchmarks.machine import load_average
 from benchmarks.measure import CouldNotMeasureError, Measurement, Progress, measure
 from benchmarks.plan import Group, Options, make_groups
-from benchmarks.records import Ratio, Record, head, make_record, ratios
+from benchmarks.records import Ratio, Record, fastest, head, make_record, ratios
 from benchmarks.task import WORKS, Task
 
 _LIMIT_RUNS = 3
@@ -104,7 +104,7 @@ def _limits(options: Options, progress: Progress) -> list[Record]:
     for group in make_groups(Options("roofline", dtype=options.dtype, sides=_installed())):
         measured = measure(group.tasks, _LIMIT_RUNS, lambda now: progress(f"the machine: {now}"))
         records = [make_record(each, 0) for each in measured if each.skipped is None]
-        limits.append(min(records, key=lambda record: record.median_s))
+        limits.append(fastest(records))
     return limits
 
 

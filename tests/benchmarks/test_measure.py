@@ -1,6 +1,7 @@
 """How the sides' processes are spoken to, and in which order they are asked."""
 
 import contextlib
+import dataclasses
 import sys
 
 import pytest
@@ -91,6 +92,9 @@ def test_sides_must_be_on_the_same_device() -> None:
     sides = [measurement("ours", 1.0), measurement("torch-eager", 1.0, "gpu")]
     with pytest.raises(CouldNotMeasureError, match="ours on the cpu, torch-eager on the gpu"):
         require_the_same(sides)
+    for side in sides:
+        side.task = dataclasses.replace(side.task, work="load")
+    require_the_same(sides)
 
 
 def test_a_real_process_of_its_own() -> None:

@@ -1,9 +1,19 @@
 """The arithmetic of records and ratios."""
 
+import dataclasses
+
 import pytest
 
 from benchmarks.measure import Measurement
-from benchmarks.records import BEST_TORCH, PLAIN_FLAX, Record, make_record, ratios, spread
+from benchmarks.records import (
+    BEST_TORCH,
+    PLAIN_FLAX,
+    Record,
+    fastest,
+    make_record,
+    ratios,
+    spread,
+)
 from benchmarks.task import Task
 
 
@@ -36,6 +46,15 @@ def test_an_epoch_trains_on_whole_batches_and_tests_on_a_fifth() -> None:
 def test_starts_have_no_rates() -> None:
     found = record("ours", [2.0], work="compile", variant="cold")
     assert (found.images_per_second, found.gflops) == (None, None)
+
+
+def test_the_fastest_is_it_by_rate() -> None:
+    """A GPU's product is larger than a CPU's: it takes longer, and has the higher rate."""
+    small = dataclasses.replace(record("numpy", [0.1], work="roofline"), gflops=100.0)
+    large = dataclasses.replace(record("jax", [0.2], work="roofline"), gflops=5000.0)
+    assert fastest([small, large]) is large
+    copies = [dataclasses.replace(small, gflops=None, gigabytes_per_second=x) for x in (9.0, 8.0)]
+    assert fastest(copies) is copies[0]
 
 
 def test_spread_is_between_the_quartiles() -> None:
