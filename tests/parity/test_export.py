@@ -10,7 +10,7 @@ import pytest
 
 import flaxnets.layers
 from flaxnets.layers import BatchNorm
-from parity import export, lowering
+from parity import compiled, export, lowering
 from parity.cases import Case
 from parity.checks import Pair
 from parity.comparison import Comparison
@@ -63,13 +63,13 @@ def test_the_program_that_is_compared_is_compiled(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
-    record = export.record_compiled
+    record = compiled.record_compiled
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         runs.append(kwargs)
         return record(*args, **kwargs)
 
-    monkeypatch.setattr(export, "record_compiled", watched)
+    monkeypatch.setattr(compiled, "record_compiled", watched)
     assert out(list(export.compare_compiled(pair))) == []
     assert runs == [{"dtype": "float32", "training": mode} for mode in (False, True)]
 
