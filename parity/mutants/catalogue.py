@@ -1,6 +1,20 @@
 """All mutants, by name."""
 
-from parity.mutants import bridge, convolutions, data, dropout, networks, norms, training
+from parity.mutants import (
+    blocks,
+    bridge,
+    convolutions,
+    data,
+    densenets,
+    dropout,
+    norms,
+    optimizers,
+    pooling,
+    schedules,
+    shortcuts,
+    statistics,
+    training,
+)
 from parity.mutants.mutant import Mutant
 
 
@@ -13,10 +27,16 @@ def _by_name(*groups: tuple[Mutant, ...]) -> dict[str, Mutant]:
 
 MUTANTS: dict[str, Mutant] = _by_name(
     convolutions.MUTANTS,
+    pooling.MUTANTS,
     norms.MUTANTS,
-    networks.MUTANTS,
+    statistics.MUTANTS,
+    blocks.MUTANTS,
+    shortcuts.MUTANTS,
+    densenets.MUTANTS,
     dropout.MUTANTS,
     bridge.MUTANTS,
+    optimizers.MUTANTS,
     training.MUTANTS,
+    schedules.MUTANTS,
     data.MUTANTS,
 )

@@ -40,6 +40,11 @@ class Place:
         return found.check == self.check and named and self.subject in found.network
 
 
+def output_of(layer: str) -> Place:
+    """The output of a layer that is right by itself, or of a block: what it is given is wrong."""
+    return Place("layers", layer)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mutant:
     """A mistake of a port that the suite has to notice, and to locate.

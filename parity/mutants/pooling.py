@@ -1,0 +1,96 @@
+"""Mistakes in pooling, and in the ReLU."""
+
+from functools import partial
+
+import jax
+
+from flaxnets import layers, resnet
+from parity.mutants.changes import edited, replaced
+from parity.mutants.mutant import Mutant, Place
+
+
+@jax.jit
+def _leaky_relu(x: jax.Array) -> jax.Array:
+    return jax.nn.leaky_relu(x)
+
+
+MUTANTS = (
+    Mutant(
+        name="leaky ReLU",
+        description="leaky ReLU in the place of ReLU",
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="resnet, eval",
+        change=lambda: replaced(layers.relu, _leaky_relu),
+    ),
+    Mutant(
+        name="max-pooling padded with 0",
+        description="the padding of max-pooling counts as 0 (a ReLU in front would hide it)",
+        expected=Place("functions", "max pooling"),
+        subject="functions",
+        change=partial(
+            edited,
+            layers.max_pool_3x3_stride_2,
+            (
+                "return lax",
+                "x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))\n    return lax",
+            ),
+            ("padding=((0, 0), (1, 1), (1, 1), (0, 0))", 'padding="VALID"'),
+        ),
+    ),
+    Mutant(
+        name="max-pooling not padded on the left",
+        description='max-pooling padded by "SAME": on the right and below only',
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="ImageNet stem, eval",
+        change=partial(
+            edited,
+            layers.max_pool_3x3_stride_2,
+            ("((0, 0), (1, 1), (1, 1), (0, 0))", '"SAME"'),
+        ),
+    ),
+    Mutant(
+        name="max-pooling missing",
+        description="the ImageNet stem ends without pooling",
+        expected=Place("layers", "layer1.0.conv1"),
+        subject="ImageNet stem, eval",
+        change=partial(edited, resnet.ResNet.features, ("x = max_pool_3x3_stride_2(x)", "pass")),
+    ),
+    Mutant(
+        name="average-pooling's divisor",
+        description="the sum over 2x2 pixels is divided by 2",
+        expected=Place("layers", "transition1"),
+        subject="densenet, eval",
+        change=partial(
+            edited, layers.avg_pool, ("windows.mean((2, 4))", "windows.sum((2, 4)) / size")
+        ),
+    ),
+    Mutant(
+        name="average-pooling counts padding",
+        description="incomplete windows are filled up with zeros and averaged too",
+        expected=Place("layers", "transition1"),
+        subject="densenet, odd sizes, eval",
+        change=partial(
+            edited,
+            layers.avg_pool,
+            (
+                "height, width = height // size, width // size",
+                "x = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))\n"
+                "    height, width = -(-height // size), -(-width // size)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="sum in global pooling",
+        description="the sum over all pixels, not their mean",
+        expected=Place("layers", "fc"),
+        subject="resnet, eval",
+        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.sum((1, 2))")),
+    ),
+    Mutant(
+        name="maximum in global pooling",
+        description="the maximum over all pixels, not their mean",
+        expected=Place("layers", "fc"),
+        subject="resnet, eval",
+        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.max((1, 2))")),
+    ),
+)
