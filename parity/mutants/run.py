@@ -21,6 +21,9 @@ from parity.mutants.mutant import REFUSAL, Mutant, MutantResult, found_in_words
 from parity.mutants.subjects import SUBJECTS
 from parity.run import default_jobs
 
+# How a network is refused, or a mutant makes a check fail.
+FAILURES = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+
 _KEEP_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -62,7 +65,7 @@ def run_subject(subject: str, seed: int = 0) -> Verdict:
         with quick_compilation():
             for comparison in SUBJECTS[subject](seed):
                 comparisons.append(comparison)
-    except (ValueError, TypeError) as error:
+    except FAILURES as error:
         return Verdict(comparisons, " ".join(str(error).split()) or repr(error))
     finally:
         forget_compiled()
@@ -126,6 +129,7 @@ def run_mutants(
 
     Raises:
         KeyError: there is no such mutant.
+        parity.mutants.changes.NoSuchCode: the code that one changes is no longer there.
     """
     mutants = [MUTANTS[name] for name in (MUTANTS if names is None else names)]
     with _workers(min(jobs or default_jobs(), len(mutants))) as each:
