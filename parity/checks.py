@@ -102,39 +102,61 @@ def check_pair(
 def _check_pair(
     pair: Pair, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], checks: Collection[str]
 ) -> Iterator[list[Comparison]]:
-    first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    model = pair.flax(dtypes[0])
-    yield compare_counts(pair, model)
-    yield compare_keys(pair, model)
-    del model
+    yield _compare_weights(pair, dtypes[0])
     runs = True
     for mode in modes if RECORDED.intersection(checks) else ():
-        training = mode == "train"
-        batches = pair.batches if training else first
-        oracle = pair.run_torch(batches, training=training)
-        for dtype in dtypes:
-            # The Flax module is made anew, and dropped, each time: large networks fill the memory.
-            model = pair.flax(dtype)
-            rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
-            judge = Judge(pair.name, dtype, mode)
-            try:
-                flax = pair.run_flax(model, batches, dtype=dtype, training=training)
-            except RunError as error:
-                runs, calls = False, error.calls
-                yield [judge.failure("layers", error.layer, str(error))]
-            else:
-                calls = flax.calls
-                if rounded is None:
-                    yield judge.traces(oracle, flax)
-                else:
-                    yield _compare_float32(pair, judge, oracle, flax, rounded, batches)
-            if "isolated layers" in checks:
-                yield compare_layers(
-                    judge, pair.torch, model, oracle, calls, pair.rename, rounded=rounded
-                )
+        for comparisons in _compare_mode(pair, mode, dtypes, checks):
+            runs &= all(np.isfinite(c.error) for c in comparisons if c.check == "layers")
+            yield comparisons
     if runs and "lockstep" in checks and "float64" in dtypes and "train" in modes:
         judge = Judge(pair.name, "float64", "train")
         yield compare_updates(judge, pair.torch, pair.flax("float64"), pair.batches, pair.rename)
+
+
+def _compare_weights(pair: Pair, dtype: DType) -> list[Comparison]:
+    model = pair.flax(dtype)
+    return compare_counts(pair, model) + compare_keys(pair, model)
+
+
+def _compare_mode(
+    pair: Pair, mode: Mode, dtypes: Iterable[DType], checks: Collection[str]
+) -> Iterator[list[Comparison]]:
+    batches = pair.batches
+    if mode == "eval":
+        batches = Batches(batches.images[:1], batches.labels[:1])
+    oracle = pair.run_torch(batches, training=mode == "train")
+    for dtype in dtypes:
+        yield _compare_runs(pair, Judge(pair.name, dtype, mode), oracle, batches, checks)
+
+
+def _compare_runs(
+    pair: Pair, judge: Judge, oracle: Trace, batches: Batches, checks: Collection[str]
+) -> list[Comparison]:
+    """Compare a run in one dtype, and the layers by themselves.
+
+    The Flax module is made anew, and dropped, each time: large networks fill the memory.
+    """
+    dtype: DType = judge.dtype  # type: ignore[assignment]
+    model = pair.flax(dtype)
+    rounded = copy.deepcopy(pair.torch).float() if dtype == "float32" else None
+    try:
+        flax = pair.run_flax(model, batches, dtype=dtype, training=judge.mode == "train")
+    except RunError as error:
+        calls = error.calls
+        found = [judge.failure("layers", error.layer, str(error))]
+    else:
+        calls = flax.calls
+        found = (
+            judge.traces(oracle, flax)
+            if rounded is None
+            else _compare_float32(pair, judge, oracle, flax, rounded, batches)
+        )
+        del flax
+    if "isolated layers" in checks:
+        found += compare_layers(
+            judge, pair.torch, model, oracle, calls, pair.rename, rounded=rounded
+        )
+    return found
 
 
 def _compare_float32(

@@ -32,7 +32,7 @@ Result = NetworkReport | str
 ALONE = (*STANDALONE, drift.CHECK)
 # What a comparison takes: so much, and for every parameter (in both frameworks: float64 and float32
 # values, gradients, momentum, and the same as recorded).
-PROCESS_BYTES, PARAMETER_BYTES = 1.5e9, 110
+PROCESS_BYTES, PARAMETER_BYTES = 3e9, 80
 MEMORY_SHARE = 0.8  # of the machine's memory that comparisons may take together
 # Libraries read these when they are loaded, and would else start a thread for every core.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -5,7 +5,7 @@ learning rate is one step late, when running statistics or parameters are not ca
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,9 +25,9 @@ from train.optimizer import sgd
 
 CHECK = "lockstep"
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-# Of the first step, and of all others. Low, for rounding grows with every step: in a deep network
-# at a high rate a thousandfold.
-RATES = (1e-3, 2e-4)
+# By how much of itself the first update changes a network; the rate is then lowered. Rounding grows
+# with every update, and in a deep network after a large one a thousandfold.
+CHANGE, LATER = 1e-3, 0.2
 
 
 class Snapshot(NamedTuple):
@@ -60,7 +60,12 @@ def compare_updates(
     """
     found = []
     with comparable(model, "float64"):
-        sides = zip(train_torch(module, batches), train_flax(model, batches, rename), strict=True)
+        rates = choose_rates(module, batches)
+        sides = zip(
+            train_torch(module, batches, rates),
+            train_flax(model, batches, rates, rename),
+            strict=True,
+        )
         for step, (expected, snapshot) in enumerate(sides, start=1):
             for kind in Snapshot._fields:
                 place = f"{kind} after step {step}: "
@@ -84,29 +89,51 @@ def compare_updates(
     return found
 
 
-def train_torch(module: torch.nn.Module, batches: Batches) -> Iterator[Snapshot]:
+def choose_rates(module: torch.nn.Module, batches: Batches) -> tuple[float, ...]:
+    """Learning rates of the first update, and of all others, by the first batch's gradients."""
+    parameters = list(module.parameters())
+    with set_mode(module, training=True):
+        loss = _loss(module, batches.images[0], batches.labels[0])
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    first = CHANGE * _length(parameters) / _length(gradients)
+    return first, LATER * first
+
+
+def _length(tensors: Iterable[torch.Tensor]) -> float:
+    """Euclidean, of all tensors together."""
+    return sum(float(tensor.detach().square().sum()) for tensor in tensors) ** 0.5
+
+
+def _loss(module: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    like = next(module.parameters())
+    return F.cross_entropy(
+        module(channels_first(images, like)), torch.tensor(labels, device=like.device)
+    )
+
+
+def train_torch(
+    module: torch.nn.Module, batches: Batches, rates: Sequence[float]
+) -> Iterator[Snapshot]:
     """Train a copy of a PyTorch module, in training mode with every dropout rate 0.
 
-    Each snapshot shows the copy itself, and is good until the next update.
+    The last of the rates is that of all further updates. Each snapshot shows the copy itself, and
+    is good until the next update.
     """
     module = copy.deepcopy(module)
     named = dict(module.named_parameters())
-    like = next(iter(named.values()))
     optimizer = torch.optim.SGD(
         named.values(), momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True, foreach=False
     )
     with set_mode(module, training=True, keep_buffers=True):
         for step, (images, labels) in enumerate(zip(batches.images, batches.labels, strict=True)):
-            loss = F.cross_entropy(
-                module(channels_first(images, like)), torch.tensor(labels, device=like.device)
-            )
+            loss = _loss(module, images, labels)
             optimizer.zero_grad()
             loss.backward()
             for value in named.values():
                 if value.grad is None:
                     value.grad = torch.zeros_like(value)  # as Flax has it
             for group in optimizer.param_groups:
-                group["lr"] = RATES[min(step, len(RATES) - 1)]
+                group["lr"] = rates[min(step, len(rates) - 1)]
             optimizer.step()
             yield Snapshot(
                 parameters={key: value.numpy(force=True) for key, value in named.items()},
@@ -118,16 +145,19 @@ def train_torch(module: torch.nn.Module, batches: Batches) -> Iterator[Snapshot]
             )
 
 
-def train_flax(model: nnx.Module, batches: Batches, rename: Rename) -> Iterator[Snapshot]:
+def train_flax(
+    model: nnx.Module, batches: Batches, rates: Sequence[float], rename: Rename
+) -> Iterator[Snapshot]:
     """Train a Flax module likewise; it is not changed. To be run in ``comparable``."""
     split = Split.of(model)
     values, structure = jax.tree.flatten(split.parameters)
-    buffers = [_OPTIMIZER.init(_padded(value)) for value in values]
+    schedule = jnp.asarray(rates)
+    buffers = [_optimizer(schedule).init(_padded(value)) for value in values]
     for images, labels in zip(jnp.asarray(batches.images), batches.labels, strict=True):
         _, _, rest, of_parameters, _ = gradients(split, images, jnp.asarray(labels), training=True)
         for index, gradient in enumerate(jax.tree.leaves(of_parameters)):
             value, buffers[index] = _update(
-                _padded(values[index]), _padded(gradient), buffers[index]
+                schedule, _padded(values[index]), _padded(gradient), buffers[index]
             )
             values[index] = _like(value, gradient)
         split = Split(split.graphdef, jax.tree.unflatten(structure, values), rest)
@@ -140,23 +170,37 @@ def train_flax(model: nnx.Module, batches: Batches, rename: Rename) -> Iterator[
         yield Snapshot(*(torch_arrays(flat_state(state), rename) for state in states))
 
 
-def _rate(step: jax.Array) -> jax.Array:
-    return jnp.take(jnp.asarray(RATES), step, mode="clip")
+def _rate(rates: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.take(rates, step, mode="clip")
 
 
-_OPTIMIZER = sgd(_rate, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY)
+def _optimizer(rates: jax.Array) -> optax.GradientTransformation:
+    return sgd(
+        lambda step: _rate(rates, step),
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=WEIGHT_DECAY,
+    )
 
 
 @jax.jit
-def _update(value: jax.Array, gradient: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-    changes, state = _OPTIMIZER.update(gradient, state, value)
+def _update(
+    rates: jax.Array, value: jax.Array, gradient: jax.Array, state: Any
+) -> tuple[jax.Array, Any]:
+    changes, state = _optimizer(rates).update(gradient, state, value)
     return optax.apply_updates(value, changes), state
 
 
+LARGE = 2**18
+
+
 def _padded(array: jax.Array) -> jax.Array:
-    """Flat, as long as a power of two: SGD is then compiled for a few sizes, not every shape."""
+    """Flat, and unless it is large as long as a power of two: SGD is then compiled for a few sizes,
+    not for every shape.
+    """
     flat = np.ravel(array)
-    return jnp.asarray(np.pad(flat, (0, (1 << (flat.size - 1).bit_length()) - flat.size)))
+    extra = 0 if flat.size >= LARGE else (1 << (flat.size - 1).bit_length()) - flat.size
+    return jnp.asarray(np.pad(flat, (0, extra)) if extra else flat)
 
 
 def _like(padded: jax.Array, array: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Random weights that hide nothing, and their way into Flax modules that have no bridge."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -30,7 +32,9 @@ def random_batches(
     )
 
 
-def randomize(module: nn.Module, batches: Batches, *, seed: int) -> None:
+def randomize(
+    module: nn.Module, batches: Batches, *, seed: int, damping: Mapping[str, float] | None = None
+) -> None:
     """Turn a module into float64 and draw all its parameters and batch-norm statistics anew, in
     place.
 
@@ -45,6 +49,7 @@ def randomize(module: nn.Module, batches: Batches, *, seed: int) -> None:
         module: of ``Conv2d``, ``Linear`` and ``BatchNorm2d`` layers, and layers without parameters.
         batches: the first is read to find the activations' scale.
         seed: of all draws.
+        damping: factors of some parameters, by name.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -67,6 +72,8 @@ def randomize(module: nn.Module, batches: Batches, *, seed: int) -> None:
         for norm in norms:
             norm.weight.copy_(uniform(norm.weight, 0.5, 1.5))
             norm.bias.copy_(normal(norm.bias, 0.3))
+        for name, factor in (damping or {}).items():
+            module.get_parameter(name).mul_(factor)
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0

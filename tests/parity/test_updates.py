@@ -1,6 +1,7 @@
 """A few updates in both frameworks: what is wrong only after some of them is told."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,8 +27,14 @@ def compare(pair: Pair) -> tuple[list[Comparison], list[str]]:
 
 @pytest.fixture
 def with_optimizer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def plant(rate: Callable[[jax.Array], jax.Array], **options: float) -> None:
-        monkeypatch.setattr(updates, "_OPTIMIZER", sgd(rate, **OPTIONS | options))
+    right = updates._rate
+
+    def plant(rate: Callable[..., jax.Array] = right, **options: Any) -> None:
+        monkeypatch.setattr(
+            updates,
+            "_optimizer",
+            lambda rates: sgd(lambda step: rate(rates, step), **(OPTIONS | options)),
+        )
         # What was compiled with the right optimizer is not to be used again.
         update = updates._update.__wrapped__
         monkeypatch.setattr(updates, "_update", jax.jit(lambda *args: update(*args)))
@@ -50,17 +57,30 @@ def test_training_really_moves_the_parameters(tiny_pair: Callable[..., Pair]) ->
     pair = tiny_pair()
     start = pair.torch.state_dict()["fc.bias"].numpy().copy()
     # A snapshot is good until the next update.
-    fc = [
-        each.parameters["fc.bias"].copy() for each in updates.train_torch(pair.torch, pair.batches)
-    ]
+    rates = updates.choose_rates(pair.torch, pair.batches)
+    steps = updates.train_torch(pair.torch, pair.batches, rates)
+    fc = [step.parameters["fc.bias"].copy() for step in steps]
     assert np.abs(fc[0] - start).max() > 1e-4
     assert np.abs(fc[1] - fc[0]).max() > 1e-5
+
+
+def test_the_first_update_changes_a_thousandth(tiny_pair: Callable[..., Pair]) -> None:
+    pair = tiny_pair()
+    before = {key: value.detach().numpy() for key, value in pair.torch.named_parameters()}
+    rates = updates.choose_rates(pair.torch, pair.batches)
+    after = next(updates.train_torch(pair.torch, pair.batches, rates)).parameters
+    change = sum(np.square(after[key] - value).sum() for key, value in before.items())
+    size = sum(np.square(value).sum() for value in before.values())
+    # Nesterov's first update is 1.9 times the gradient; weight decay adds little.
+    assert np.sqrt(change / size) == pytest.approx(1.9e-3, rel=0.05)
+    assert rates[1] == pytest.approx(rates[0] / 5)
 
 
 def test_a_rate_that_changes_too_late_is_found(
     tiny_pair: Callable[..., Pair], with_optimizer: Callable[..., None]
 ) -> None:
-    with_optimizer(lambda step: updates._rate(step - 1))
+    right = updates._rate
+    with_optimizer(lambda rates, step: right(rates, step - 1))
     assert compare(tiny_pair())[1][:1] == ["parameters after step 2"]
 
 
@@ -72,7 +92,7 @@ def test_another_optimizer_is_found(
     tiny_pair: Callable[..., Pair],
     with_optimizer: Callable[..., None],
 ) -> None:
-    with_optimizer(updates._rate, **options)
+    with_optimizer(**options)
     assert compare(tiny_pair())[1][0] == "parameters after step 1"
 
 
