@@ -2,17 +2,12 @@
 
 import concurrent.futures
 import concurrent.futures.process
-import contextlib
 import dataclasses
-import functools
-import multiprocessing
 import os
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
-import torch
 
 import flaxnets
 from parity import drift
@@ -23,6 +18,7 @@ from parity.comparison import MODES, NETWORK_CHECKS, Mode
 from parity.pairs import make_pair
 from parity.report import NetworkReport
 from parity.standalone import STANDALONE
+from parity.workers import Worker, Workers, default_jobs
 
 # A network, or the name of a check that stands for itself.
 Task = Case | str
@@ -34,8 +30,6 @@ ALONE = (*STANDALONE, drift.CHECK)
 # values, gradients, momentum, and the same as recorded).
 PROCESS_BYTES, PARAMETER_BYTES = 3e9, 80
 MEMORY_SHARE = 0.8  # of the machine's memory that comparisons may take together
-# Libraries read these when they are loaded, and would else start a thread for every core.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +67,9 @@ def run(
         for task in tasks:
             yield task, run_task(task, settings)
         return
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-"))
-        stack.enter_context(_one_thread_each())
-        make_worker = functools.partial(_start_worker, stack, folder)
+    with Workers() as workers:
         in_order = sorted(tasks, key=_cost, reverse=True)
-        yield from _share_out(in_order, settings, make_worker, jobs)
+        yield from _share_out(in_order, settings, workers.make, jobs)
 
 
 def run_task(task: Task, settings: Settings) -> Result:
@@ -100,14 +91,6 @@ def run_task(task: Task, settings: Settings) -> Result:
         return str(error).strip() or repr(error)
     comparisons = tuple(comparison for group in groups for comparison in group)
     return NetworkReport(task.name, comparisons, time.perf_counter() - started)
-
-
-def default_jobs() -> int:
-    """One for each core where networks are compared on a CPU, else 1."""
-    return len(_cores()) if jax.default_backend() == "cpu" else 1
-
-
-Worker = concurrent.futures.ProcessPoolExecutor
 
 
 def _share_out(
@@ -144,53 +127,6 @@ def _run_and_forget(task: Task, settings: Settings) -> Result:
     result = run_task(task, settings)
     jax.clear_caches()
     return result
-
-
-def _start_worker(stack: contextlib.ExitStack, folder: str, number: int) -> Worker:
-    cores = _cores()
-    worker = Worker(
-        1,
-        multiprocessing.get_context("spawn"),
-        _prepare_worker,
-        (folder, cores[number % len(cores)]),
-    )
-    stack.callback(worker.shutdown, cancel_futures=True)
-    return worker
-
-
-def _prepare_worker(folder: str, core: int) -> None:
-    """Keep to one core, and share what is compiled with the other workers.
-
-    Threads of several processes that wait for each other take several times as long.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    torch.set_num_threads(1)
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start in this context have libraries of one thread."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _memory() -> float:

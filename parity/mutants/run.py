@@ -2,15 +2,11 @@
 
 import concurrent.futures
 import contextlib
-import multiprocessing
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import torch
 from jax.experimental.compilation_cache import compilation_cache
 
 from parity.comparison import Comparison, first_divergence
@@ -19,15 +15,17 @@ from parity.mutants.catalogue import MUTANTS
 from parity.mutants.changes import forget_compiled
 from parity.mutants.mutant import REFUSAL, Mutant, MutantResult, found_in_words
 from parity.mutants.subjects import SUBJECTS
-from parity.run import default_jobs
+from parity.workers import (
+    CACHE_SETTINGS,
+    Worker,
+    Workers,
+    compilation_folder,
+    compile_into,
+    default_jobs,
+)
 
 # How a network is refused, or a mutant makes a check fail.
 FAILURES = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-
-_KEEP_ALL = {
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
 
 
 class Verdict(NamedTuple):
@@ -152,47 +150,35 @@ def run_mutants(
 def _workers(jobs: int) -> Iterator[Callable[..., Iterator[tuple[str, Any]]]]:
     """Gives a function that calls another for each of several names, in so many processes."""
     if jobs <= 1:
-        with tempfile.TemporaryDirectory(prefix="parity-") as folder, compiled_in(folder):
+        with compilation_folder() as folder, compiled_in(folder):
             yield lambda function, names, seed: ((name, function(name, seed)) for name in names)
         return
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        spawn = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(
-            jobs, spawn, _prepare_worker, (folder, spawn.Value("i", 0))
-        )
+    with Workers() as workers:
+        idle = [workers.make(number) for number in range(jobs)]
 
         def each(function: Any, names: Sequence[str], seed: int) -> Iterator[tuple[str, Any]]:
-            futures = {pool.submit(function, name, seed): name for name in names}
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
+            waiting = list(names)
+            running: dict[concurrent.futures.Future[Any], tuple[str, Worker]] = {}
+            while waiting or running:
+                while waiting and idle:
+                    name, worker = waiting.pop(0), idle.pop()
+                    running[worker.submit(function, name, seed)] = name, worker
+                done, _ = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    name, worker = running.pop(future)
+                    idle.append(worker)
+                    yield name, future.result()
 
-        try:
-            yield each
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _prepare_worker(folder: str, started: Any) -> None:
-    """Keep to one core, and share what is compiled with the other workers."""
-    with started.get_lock():
-        number = started.value
-        started.value += 1
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
-    torch.set_num_threads(1)
-    jax.config.update("jax_compilation_cache_dir", folder)
-    for setting, value in _KEEP_ALL.items():
-        jax.config.update(setting, value)
+        yield each
 
 
 @contextlib.contextmanager
 def compiled_in(folder: str) -> Iterator[None]:
     """Keep what is compiled in a folder: whatever a mutant leaves as it was is compiled once."""
-    settings = {"jax_compilation_cache_dir": folder, **_KEEP_ALL}
-    before = {setting: jax.config.values[setting] for setting in settings}
-    for setting, value in settings.items():
-        jax.config.update(setting, value)
+    before = {setting: jax.config.values[setting] for setting in CACHE_SETTINGS}
+    compile_into(folder)
     compilation_cache.reset_cache()
     try:
         yield
