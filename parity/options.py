@@ -123,7 +123,8 @@ def _stands_alone(check: str, options: argparse.Namespace) -> bool:
     """Whether the part of a check that is about no network in particular is asked for."""
     from parity.comparison import NETWORK_CHECKS
 
-    return options.all or options.quick or not options.arch or check not in NETWORK_CHECKS
+    named = options.arch or options.weights is not None
+    return options.all or options.quick or not named or check not in NETWORK_CHECKS
 
 
 def _checks(names: list[str] | None) -> list[str]:

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from parity import run
 from parity.__main__ import main
-from parity.cases import named_cases, option_cases
+from parity.cases import all_cases, named_cases, option_cases
 from parity.checks import Pair
+from parity.options import QUICK, chosen, make_parser
+from parity.run import ALONE
+from torchref.upstream.resnet import akamaster
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -161,6 +165,43 @@ def test_list_names_all(capsys: pytest.CaptureFixture) -> None:
     assert main(["--list"]) == 0
     lines = {line.strip() for line in capsys.readouterr().out.splitlines()}
     assert set(named_cases()) | set(option_cases()) < lines
+
+
+def test_a_file_is_compared_beside_the_code_base_that_it_is_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "weights.th"
+    module = akamaster("A", sizes=(1, 1, 1))
+    state = {f"module.{key}": value for key, value in module.state_dict().items()}
+    torch.save({"state_dict": state, "best_prec1": 91.7}, path)
+    assert main(["--weights", str(path), *FAST]) == 2
+    assert "dialect='akamaster' if the file comes from that code" in capsys.readouterr().err
+    arguments = ["--weights", str(path), "--dialect", "akamaster", "--input", "8x12", *FAST]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "layer2.0.bn1" in output
+    assert "linear" in output  # akamaster's name
+    assert "EQUAL: weights.th" in output
+    assert main(["--arch", "resnet18", *arguments]) == 2
+    assert "not the weights of resnet18" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--arch", "resnet20"], ["resnet20"]),
+        (["--arch", "resnet20", "--check", "dropout", "layers"], ["resnet20", "dropout"]),
+        (["--arch", "resnet20", "--check", "lockstep"], ["resnet20"]),
+        (["--check", "batch-norm", "drift"], ["batch norm", "drift"]),
+        (["--quick", "--check", "layers"], list(QUICK)),
+        (["--all"], [*all_cases(), *ALONE]),
+        (["--quick"], [*QUICK, *ALONE]),
+    ],
+)
+def test_what_is_compared(arguments: list[str], expected: list[str]) -> None:
+    tasks, _ = chosen(make_parser().parse_args(arguments))
+    names = [task if isinstance(task, str) else task.name for task in tasks]
+    assert sorted(names) == sorted(expected)
 
 
 @pytest.mark.slow
