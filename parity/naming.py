@@ -22,7 +22,14 @@ def torch_key(path: tuple[Any, ...], rename: Rename) -> str:
 def in_torch_layout(path: tuple[Any, ...], value: Any) -> np.ndarray:
     """The variable's value as PyTorch lays it out."""
     array = np.asarray(value)
-    return array.transpose(TORCH_AXES[array.ndim]) if path[-1] == "kernel" else array
+    if path[-1] != "kernel":
+        return array
+    if array.ndim == 4:
+        # First I and O change places: copied in one go the order takes NumPy three times as long.
+        height, width, channels, features = array.shape
+        swapped = np.ascontiguousarray(array.transpose(0, 1, 3, 2)).reshape(height * width, -1)
+        return np.ascontiguousarray(swapped.T).reshape(features, channels, height, width)
+    return array.transpose(TORCH_AXES[array.ndim])
 
 
 def unchanged(name: str) -> str:
