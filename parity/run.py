@@ -29,6 +29,7 @@ ALONE = (*STANDALONE, drift.CHECK)
 # What a comparison takes: so much, and for every parameter (in both frameworks: float64 and float32
 # values, gradients, momentum, and the same as recorded).
 PROCESS_BYTES, PARAMETER_BYTES = 3e9, 80
+RENEWING_BYTES = 2 * PROCESS_BYTES  # after a larger comparison a process is replaced
 MEMORY_SHARE = 0.8  # of the machine's memory that comparisons may take together
 
 
@@ -96,12 +97,19 @@ def run_task(task: Task, settings: Settings) -> Result:
 def _share_out(
     tasks: list[Task], settings: Settings, make_worker: Callable[[int], Worker], jobs: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Give every free worker the first task that the memory has room for."""
-    waiting = list(tasks)
+    """Give every free worker the first task that the memory has room for.
+
+    A worker that has done a large task is replaced, since not all memory comes back; so is one that
+    died, and its task is tried once more when it has the machine for itself.
+    """
+    waiting, again = list(tasks), list[Task]()
     workers = {number: make_worker(number) for number in range(jobs)}
     idle = set(workers)
     running: dict[concurrent.futures.Future[Result], tuple[Task, int]] = {}
-    while waiting or running:
+    while waiting or running or again:
+        if not waiting and not running:
+            waiting, jobs, idle = again[:1], 1, {0}
+            del again[:1]
         for number in sorted(idle):
             room = _memory() - sum(_bytes(task) for task, _ in running.values())
             fitting = (each for each in waiting if not running or _bytes(each) <= room)
@@ -114,12 +122,16 @@ def _share_out(
         for future in done:
             task, number = running.pop(future)
             idle.add(number)
-            try:
-                result = future.result()
-            except concurrent.futures.process.BrokenProcessPool:
-                result = "its process was ended from outside; the machine may lack the memory"
+            broken = isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool)
+            if broken or _bytes(task) > RENEWING_BYTES:
+                workers[number].shutdown(wait=False)
                 workers[number] = make_worker(number)
-            yield task, result
+            if not broken:
+                yield task, future.result()
+            elif jobs > 1:
+                again.append(task)
+            else:
+                yield task, "its process was ended from outside; the machine may lack the memory"
 
 
 def _run_and_forget(task: Task, settings: Settings) -> Result:

@@ -13,6 +13,8 @@ from parity.cases import Case
 from parity.report import NetworkReport
 from parity.run import Settings, Task
 
+executors: list[concurrent.futures.Executor] = []
+
 
 def case(name: str) -> Case:
     return Case(name, "", {}, 8, 8)
@@ -38,10 +40,14 @@ def shared_out(
         return NetworkReport(task.name, (), 0.0)
 
     monkeypatch.setattr(run, "_run_and_forget", do)
+    executors.clear()
+
+    def make_worker(_: int) -> concurrent.futures.Executor:
+        executors.append(concurrent.futures.ThreadPoolExecutor(1))
+        return executors[-1]
+
     tasks: list[Task] = [case(name) for name in names]
-    found = run._share_out(
-        tasks, Settings(), lambda _: concurrent.futures.ThreadPoolExecutor(1), jobs
-    )
+    found = run._share_out(tasks, Settings(), make_worker, jobs)
     return [(task.name, result) for task, result in found if isinstance(task, Case)]
 
 
@@ -66,20 +72,49 @@ def test_tasks_run_together_only_where_the_memory_has_room(
     assert frozenset({"endless"}) in together
 
 
-def test_a_process_that_dies_costs_one_task(
+def test_what_a_process_died_of_is_tried_again_alone(
     monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
 ) -> None:
-    sizes |= {"a": 1, "b": 1, "c": 1}
+    sizes |= {"a": 1, "fits alone": 1, "never": 1, "b": 1}
+    running, tries, together = set[str](), list[str](), dict[str, set[str]]()
 
     def work(name: str) -> None:
-        if name == "b":
+        running.add(name)
+        tries.append(name)
+        time.sleep(0.02)
+        together[name] = set(running)
+        time.sleep(0.02)
+        running.remove(name)
+        if name == "never" or (name == "fits alone" and tries.count(name) == 1):
             raise concurrent.futures.process.BrokenProcessPool
 
-    results = dict(shared_out(monkeypatch, ["a", "b", "c"], work, 1))
-    assert isinstance(results["b"], str)
-    assert "may lack the memory" in results["b"]
-    assert isinstance(results["a"], NetworkReport)
-    assert isinstance(results["c"], NetworkReport)
+    results = dict(shared_out(monkeypatch, list(sizes), work, 2))
+    assert tries.count("never") == tries.count("fits alone") == 2
+    assert tries[-2:] == ["fits alone", "never"]
+    assert together["fits alone"] == {"fits alone"}
+    assert isinstance(results["never"], str)
+    assert "may lack the memory" in results["never"]
+    assert all(isinstance(results[name], NetworkReport) for name in ("a", "b", "fits alone"))
+
+
+def test_a_worker_that_did_a_large_task_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
+) -> None:
+    sizes |= {"a": 1, "large": 8, "b": 1}
+    monkeypatch.setattr(run, "RENEWING_BYTES", 5)
+    threads: dict[str, int] = {}
+
+    def work(name: str) -> None:
+        threads[name] = threading.get_ident()
+        made.append(name)
+        time.sleep(0.02)
+
+    made: list[str] = []
+    shared_out(monkeypatch, ["a", "large", "b"], work, 1)
+    assert made == ["a", "large", "b"]
+    assert threads["a"] == threads["large"]
+    workers = {id(each) for each in executors}
+    assert len(workers) == 2
 
 
 def test_a_network_takes_memory_by_its_parameters() -> None:
