@@ -18,12 +18,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from parity.compact import pack, rounded
 from parity.comparison import CHECKS, Comparison
-from parity.document import LISTS, Document, DocumentError, Subject, parse, read
-from parity.matrix import Cell, Matrix, by_check, by_mode, make_cell, make_matrix
+from parity.page.compact import pack, rounded
+from parity.page.document import LISTS, Document, DocumentError, Subject, parse, read
+from parity.page.matrix import Cell, Matrix, by_check, by_mode, make_cell, make_matrix
+from parity.page.verdict import MODE_NAMES, explain, verdict
 from parity.report import whole_file
-from parity.verdict import MODE_NAMES, explain, verdict
 
 SHOWN_FAILURES = 8
 COULD_NOT_RUN = 2
@@ -186,7 +186,7 @@ def _template() -> jinja2.Template:
 
 
 def _text(name: str) -> Markup:
-    return Markup(resources.files("parity").joinpath("page", name).read_text(encoding="utf-8"))
+    return Markup(resources.files("parity.page").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _breakable(name: str) -> Markup:

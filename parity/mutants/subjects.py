@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from parity.batch_norm import check_batch_norm
 from parity.budget import DType
 from parity.cases import Case, upstream_cases
 from parity.checks import check_pair
 from parity.comparison import MODES, NETWORK_CHECKS, Comparison, Mode
-from parity.data_path import check_data_path
-from parity.dropout import check_dropout
-from parity.functions import check_functions
 from parity.lockstep import check_family
 from parity.pairs import make_pair
+from parity.standalone.batch_norm import check_batch_norm
+from parity.standalone.data_path import check_data_path
+from parity.standalone.dropout import check_dropout
+from parity.standalone.functions import check_functions
 
 # Gives the comparisons for a seed.
 Subject = Callable[[int], Iterable[Comparison]]

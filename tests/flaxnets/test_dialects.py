@@ -15,25 +15,15 @@ import pytest
 from flax import nnx
 
 import flaxnets
-from flaxnets import (
-    CheckpointError,
-    DenseNetConfig,
-    PreActResNetConfig,
-    ResNetConfig,
-    WideResNetConfig,
-    matching,
-    torch_bridge,
-)
+from flaxnets import CheckpointError, PreActResNetConfig, matching, torch_bridge
 from flaxnets.dialects import DIALECTS
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 
+from parity.upstream import EXAMPLES, LOG_PROBABILITIES, upstream_module  # noqa: E402
 from torchref.upstream import densenet, preact_resnet, resnet, wide_resnet  # noqa: E402
 from train.optimizer import sgd  # noqa: E402
-
-TWO_STAGES: Any = {"sizes": (1, 2), "widths": (4, 8), "num_classes": 3}
-WRN: Any = {"num_classes": 3, "dropout": 0.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,235 +47,30 @@ class Case:
     finish: Callable[[jax.Array], jax.Array] = lambda logits: logits
 
 
-def torchvision_resnet(block: str, **options: Any) -> Any:
-    kind = getattr(torchvision.models.resnet, block)
-    return torchvision.models.ResNet(kind, [1, 1, 1, 1], num_classes=3, **options)
+def log_softmax(logits: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(logits)
 
 
-def torchvision_densenet() -> Any:
-    return torchvision.models.DenseNet(
-        growth_rate=4, block_config=(1, 2), num_init_features=8, num_classes=3
+def case_of(name: str, dialect: str, config: Any, options: Mapping[str, Any]) -> Case:
+    return Case(
+        dialect=dialect,
+        make=functools.partial(upstream_module, dialect, config),
+        config=config,
+        options=options,
+        dropout=0.5 if name.startswith("kellerjordan") or name == "weiaicunzai, wrn" else 0.0,
+        finish=log_softmax if dialect in LOG_PROBABILITIES else lambda logits: logits,
     )
 
-
-def resnet_config(**options: Any) -> ResNetConfig:
-    defaults = {"stage_sizes": (1, 2), "widths": (4, 8), "stem_width": 4, "num_classes": 3}
-    return ResNetConfig(**(defaults | {"stem": "cifar"} | options))
-
-
-def preact_config(**options: Any) -> PreActResNetConfig:
-    defaults = {"stage_sizes": (1, 2), "widths": (4, 8), "stem_width": 4, "num_classes": 3}
-    return PreActResNetConfig(**(defaults | {"final_norm": False} | options))
-
-
-def densenet_config(**options: Any) -> DenseNetConfig:
-    defaults = {"block_sizes": (1, 2), "growth_rate": 4, "stem_width": 8, "num_classes": 3}
-    return DenseNetConfig(**(defaults | options))
-
-
-def wrn_config(depth: int, widen_factor: int, **options: Any) -> WideResNetConfig:
-    return WideResNetConfig(
-        depth=depth, widen_factor=widen_factor, **({"num_classes": 3} | options)
-    )
-
-
-FOUR_STAGES = {"stage_sizes": (1, 1, 1, 1), "widths": (64, 128, 256, 512), "stem_width": 64}
-BOOK: Any = TWO_STAGES | {"stem_width": 4}
-DENSE: Any = {"block_sizes": (1, 2), "growth_rate": 4, "num_classes": 3}
-PLAIN: Any = {"bottleneck": False, "compression": 1.0}
-RAW: Any = {"projection_input": "raw"}
-MELIKETOY: Any = RAW | {
-    "stride_on": "conv2",
-    "dropout_before": "bn2",
-    "conv_bias": True,
-    "final_norm_momentum": 0.1,
-}
-NO_DROPOUT: Any = {"dropout": 0.0}
 
 CASES: dict[str, Case] = {
-    "torchvision, basic": Case(
-        dialect="torchvision",
-        make=lambda: torchvision_resnet("BasicBlock"),
-        config=resnet_config(**FOUR_STAGES, stem="imagenet"),
-    ),
-    "torchvision, grouped": Case(
-        dialect="torchvision",
-        make=lambda: torchvision_resnet("Bottleneck", groups=2, width_per_group=16),
-        config=resnet_config(
-            **FOUR_STAGES, stem="imagenet", block="bottleneck", groups=2, bottleneck_width=0.25
-        ),
-    ),
-    "timm": Case(
-        dialect="timm",
-        make=lambda: torchvision_resnet("BasicBlock"),
-        config=resnet_config(**FOUR_STAGES, stem="imagenet"),
-    ),
-    "chenyaofo": Case(
-        dialect="chenyaofo",
-        make=lambda: resnet.chenyaofo(sizes=(1, 1, 1), num_classes=3),
-        config=resnet_config(stage_sizes=(1, 1, 1), widths=(16, 32, 64), stem_width=16),
-    ),
-    "pytorch_book": Case(
-        dialect="pytorch_book",
-        make=lambda: resnet.PytorchBook("classifier", **BOOK),
-        config=resnet_config(stem="imagenet"),
-    ),
-    "pytorch_book_fc": Case(
-        dialect="pytorch_book_fc",
-        make=lambda: resnet.PytorchBook("fc", **BOOK),
-        config=resnet_config(stem="imagenet"),
-    ),
-    "pytorch_book_fc, chapter 4 of v1.0": Case(
-        dialect="pytorch_book_fc",
-        make=lambda: resnet.PytorchBook("fc", project_first=True, **BOOK),
-        config=resnet_config(stem="imagenet", project="first_of_stage"),
-    ),
-    "pytorch_book_fc, chapter 6 of v1.0": Case(
-        dialect="pytorch_book_fc",
-        make=lambda: resnet.PytorchBook(
-            "fc", sizes=(1, 2, 1), stem_width=4, widths=(6, 8, 8), num_classes=2
-        ),
-        config=resnet_config(
-            stem="imagenet", stage_sizes=(1, 2, 1), widths=(6, 8, 8), num_classes=2
-        ),
-    ),
-    "kellerjordan, A": Case(
-        dialect="kellerjordan",
-        make=lambda: resnet.KellerJordan("A", dropout=0.0, **TWO_STAGES),
-        config=resnet_config(shortcut="zero_pad_end", conv_bias=True),
-        options={"shortcut": "zero_pad_end"},
-        dropout=0.5,
-    ),
-    "kellerjordan, B": Case(
-        dialect="kellerjordan",
-        make=lambda: resnet.KellerJordan("B", dropout=0.0, **TWO_STAGES),
-        config=resnet_config(shortcut="projection_biased", conv_bias=True),
-        dropout=0.5,
-    ),
-    "kellerjordan, C": Case(
-        dialect="kellerjordan",
-        make=lambda: resnet.KellerJordan("C", dropout=0.0, **TWO_STAGES),
-        config=resnet_config(shortcut="avg_pool_pad", conv_bias=True),
-        options={"shortcut": "avg_pool_pad"},
-        dropout=0.5,
-    ),
-    "akamaster, A": Case(
-        dialect="akamaster",
-        make=lambda: resnet.akamaster("A", **TWO_STAGES),
-        config=resnet_config(shortcut="zero_pad_both"),
-        options={"dialect": "akamaster"},
-    ),
-    "akamaster, B": Case(
-        dialect="akamaster",
-        make=lambda: resnet.akamaster("B", **TWO_STAGES),
-        config=resnet_config(),
-    ),
-    "kuangliu, resnet": Case(
-        dialect="kuangliu", make=lambda: resnet.kuangliu(**TWO_STAGES), config=resnet_config()
-    ),
-    "kuangliu, resnet with bottlenecks": Case(
-        dialect="kuangliu",
-        make=lambda: resnet.kuangliu("bottleneck", **TWO_STAGES),
-        config=resnet_config(block="bottleneck"),
-    ),
-    "weiaicunzai, resnet": Case(
-        dialect="weiaicunzai", make=lambda: resnet.Weiaicunzai(**TWO_STAGES), config=resnet_config()
-    ),
-    "weiaicunzai, resnet with bottlenecks": Case(
-        dialect="weiaicunzai",
-        make=lambda: resnet.Weiaicunzai("bottleneck", **TWO_STAGES),
-        config=resnet_config(block="bottleneck"),
-    ),
-    "kuangliu, preact": Case(
-        dialect="kuangliu",
-        make=lambda: preact_resnet.Kuangliu(**TWO_STAGES),
-        config=preact_config(),
-    ),
-    "kuangliu, preact with bottlenecks": Case(
-        dialect="kuangliu",
-        make=lambda: preact_resnet.Kuangliu("bottleneck", **TWO_STAGES),
-        config=preact_config(block="bottleneck", stride_on="conv2"),
-    ),
-    "weiaicunzai, preact": Case(
-        dialect="weiaicunzai",
-        make=lambda: preact_resnet.Weiaicunzai(**TWO_STAGES),
-        config=preact_config(shortcut_input="raw", conv_bias=True, stem_norm=True),
-    ),
-    "weiaicunzai, preact with bottlenecks": Case(
-        dialect="weiaicunzai",
-        make=lambda: preact_resnet.Weiaicunzai("bottleneck", **TWO_STAGES),
-        config=preact_config(
-            block="bottleneck", shortcut_input="raw", conv_bias=True, stem_norm=True
-        ),
-    ),
-    "torchvision, densenet": Case(
-        dialect="torchvision",
-        make=torchvision_densenet,
-        config=densenet_config(stem="imagenet", dropout_after="last_conv"),
-    ),
-    "andreasveit": Case(
-        dialect="andreasveit",
-        make=lambda: densenet.andreasveit(**DENSE),
-        config=densenet_config(),
-        options=NO_DROPOUT,
-    ),
-    "andreasveit, tutorial": Case(
-        dialect="andreasveit",
-        make=lambda: densenet.andreasveit(**DENSE, stem_width=16, bottleneck=False, reduction=1.0),
-        config=densenet_config(**PLAIN, stem_width=16),
-        options=NO_DROPOUT,
-    ),
-    "bamos": Case(
-        dialect="bamos",
-        make=lambda: densenet.bamos(**DENSE),
-        config=densenet_config(),
-        finish=jax.nn.log_softmax,
-    ),
-    "kuangliu, densenet": Case(
-        dialect="kuangliu",
-        make=lambda: densenet.kuangliu(**DENSE),
-        config=densenet_config(concat="new_old"),
-    ),
-    "weiaicunzai, densenet": Case(
-        dialect="weiaicunzai",
-        make=lambda: densenet.Weiaicunzai(**(DENSE | {"block_sizes": (1, 1, 1, 1)})),
-        config=densenet_config(block_sizes=(1, 1, 1, 1), transition_relu=False),
-    ),
-    "xternalz": Case(
-        dialect="xternalz",
-        make=lambda: wide_resnet.Xternalz(10, 2, **WRN),
-        config=wrn_config(10, 2),
-        options=NO_DROPOUT,
-    ),
-    "xternalz, not widened": Case(
-        dialect="xternalz",
-        make=lambda: wide_resnet.Xternalz(10, 1, **WRN),
-        config=wrn_config(10, 1),
-        options=NO_DROPOUT,
-    ),
+    name: case_of(name, example.dialect, example.config, example.options)
+    for name, example in EXAMPLES.items()
+} | {
     "szagoruyko": Case(
         dialect="szagoruyko",
         make=lambda: wide_resnet.Szagoruyko(10, 2, num_classes=3),
-        config=wrn_config(10, 2),
-    ),
-    "meliketoy": Case(
-        dialect="meliketoy",
-        make=lambda: wide_resnet.Meliketoy(10, 2, **WRN),
-        config=wrn_config(10, 2, **MELIKETOY),
-        options=NO_DROPOUT,
-    ),
-    "weiaicunzai, wrn": Case(
-        dialect="weiaicunzai",
-        make=lambda: wide_resnet.Weiaicunzai(10, 2, **WRN),
-        config=wrn_config(10, 2, **RAW, conv_bias=True),
-        dropout=0.5,
-    ),
-    "wrn_tutorial": Case(
-        dialect="wrn_tutorial",
-        make=lambda: wide_resnet.Tutorial(10, 2, **WRN),
-        config=wrn_config(10, 2, **RAW, dropout_before="bn2"),
-        options=NO_DROPOUT,
-    ),
+        config=EXAMPLES["xternalz"].config,
+    )
 }
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from flaxnets.layers import BatchNorm, FeatureMaps, standardize
 from parity.budget import DTYPES, SMALLEST_SHARE, DType, float32_budget, largest, relative_error
 from parity.comparison import MODES, Comparison, Mode
-from parity.findings import Recorder
 from parity.record import full_precision
+from parity.standalone.findings import Recorder
 
 CHECK = "batch norm"
 BATCHES = 5

@@ -13,7 +13,7 @@ import pytest
 from parity import html as page
 from parity.budget import DTYPES
 from parity.comparison import CHECKS, MODES, NETWORK_CHECKS, Comparison
-from parity.document import LISTS, DocumentError, parse
+from parity.page.document import LISTS, DocumentError, parse
 from parity.report import NetworkReport, to_json
 
 HEAD = {"command": "python -m parity --all", "seed": 7, "versions": {"jax": "1.2.3"}}

@@ -9,8 +9,8 @@ import pytest
 import flaxnets
 from flaxnets import densenet
 from flaxnets.layers import Conv
-from parity import shapes
 from parity.comparison import Comparison
+from parity.standalone import shapes
 
 
 def form(name: str) -> shapes.Form:

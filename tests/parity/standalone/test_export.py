@@ -10,12 +10,12 @@ import pytest
 
 import flaxnets.layers
 from flaxnets.layers import BatchNorm
-from parity import compiled, export, lowering
 from parity.cases import Case
 from parity.checks import Pair
 from parity.comparison import Comparison
 from parity.lockstep import FAMILIES
 from parity.pairs import make_pair
+from parity.standalone import compiled, export, lowering
 from train.step import make_train_step
 
 ARCH, OVERRIDES = FAMILIES["preact"]

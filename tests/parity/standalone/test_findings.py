@@ -4,7 +4,7 @@ import numpy as np
 
 from parity.budget import FLOAT32_FACTOR, FLOAT32_FLOOR, Error
 from parity.comparison import Comparison
-from parity.findings import Recorder, in_short
+from parity.standalone.findings import Recorder, in_short
 
 
 def test_a_fact_is_in_or_out() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.comparison import Comparison
-from parity.document import Document
+from parity.page.document import Document
 
 # What a comparison is about, in a sentence; {} is the layer. Other checks go by their names.
 SUBJECTS = {

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 import torch
 
 from parity import lockstep
-from parity.batch_norm import check_batch_norm
 from parity.comparison import Comparison
-from parity.data_path import check_data_path
-from parity.dropout import check_dropout
-from parity.export import check_export
-from parity.functions import check_functions
-from parity.shapes import check_shapes
+from parity.standalone.batch_norm import check_batch_norm
+from parity.standalone.data_path import check_data_path
+from parity.standalone.dropout import check_dropout
+from parity.standalone.export import check_export
+from parity.standalone.functions import check_functions
+from parity.standalone.shapes import check_shapes
 
 Check = Callable[[int, bool], Iterable[Comparison]]
 

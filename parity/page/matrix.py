@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from parity.budget import DTYPES
 from parity.comparison import CHECKS, MODES, Comparison
-from parity.verdict import MODE_NAMES, worst
+from parity.page.verdict import MODE_NAMES, worst
 
 # A share of the budget from which on a cell has the next colour.
 LEVELS = (0.25, 0.5, 0.75)

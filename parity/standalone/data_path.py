@@ -17,7 +17,7 @@ import torch
 from torchvision.transforms import functional
 
 from parity.comparison import Comparison
-from parity.findings import Recorder
+from parity.standalone.findings import Recorder
 from train import augment, datasets
 from train.step import Batches, Preprocessing, TrainState, make_train_chunk
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.functions import check_functions, flax_run, torch_run
+from parity.standalone.functions import check_functions, flax_run, torch_run
 
 
 def test_all_are_equal() -> None:

@@ -20,8 +20,8 @@ from flaxnets.intercept import Path, intercepted
 from flaxnets.registry import Config
 from parity.comparison import Comparison
 from parity.execution import quick_compilation
-from parity.findings import Recorder
 from parity.naming import torch_key, unchanged
+from parity.standalone.findings import Recorder
 from parity.weights import random_batches
 from train.optimizer import sgd
 from train.step import TrainState, make_train_step, split

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 import flaxnets
-from parity import dropout
 from parity.comparison import Comparison
+from parity.standalone import dropout
 
 BEFORE_CONV2 = "wrn, before conv2"
 BLOCKS = [f"layer{stage}.0" for stage in (1, 2, 3)]

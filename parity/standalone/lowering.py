@@ -13,7 +13,7 @@ import flaxnets
 from flaxnets.layers import Conv
 from parity.cases import Case
 from parity.comparison import Comparison
-from parity.findings import Recorder
+from parity.standalone.findings import Recorder
 from train.optimizer import sgd
 from train.step import make_train_step, split
 

@@ -28,14 +28,14 @@ from parity.cases import (
 )
 from parity.checks import Pair
 from parity.comparison import Comparison
-from parity.compiled import record_compiled
 from parity.execution import full_precision, quick_compilation
-from parity.findings import Recorder, in_short
 from parity.judge import Judge
-from parity.masks import check_masks
 from parity.naming import torch_key, unchanged
 from parity.pairs import make_pair
 from parity.record import Batches, Trace, channels_first, record_torch
+from parity.standalone.compiled import record_compiled
+from parity.standalone.findings import Recorder, in_short
+from parity.standalone.masks import check_masks
 
 CHECK = "dropout"
 # On ones dropout gives 1 / (1 - rate), which is rounded once.

@@ -19,15 +19,15 @@ from parity.budget import largest, relative_error, rounded_budget
 from parity.cases import Case, find_case
 from parity.checks import Pair, check_pair, gradient_oracle
 from parity.comparison import MODES, Comparison, Mode
-from parity.compiled import COMPILED_CHECKS, CompiledPair, record_compiled
 from parity.execution import quick_compilation
-from parity.findings import Recorder, in_short
 from parity.judge import Judge
 from parity.libraries import LIBRARIES, convolution_library
 from parity.lockstep import FAMILIES
-from parity.lowering import check_lowering
 from parity.pairs import make_pair
 from parity.record import Trace, record_torch
+from parity.standalone.compiled import COMPILED_CHECKS, CompiledPair, record_compiled
+from parity.standalone.findings import Recorder, in_short
+from parity.standalone.lowering import check_lowering
 
 CHECK = "export"
 QUICK = "preact"

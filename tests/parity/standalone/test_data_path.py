@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parity import data_path
 from parity.comparison import Comparison
+from parity.standalone import data_path
 from train import augment, datasets
 from train.step import Batches
 

@@ -11,10 +11,17 @@ from flax import nnx
 
 import flaxnets.layers
 from flaxnets.layers import BatchNorm, FeatureMaps
-from parity import batch_norm
-from parity.batch_norm import CHECK, LARGE_OFFSET, NormCase, make_inputs, run_flax, run_torch
 from parity.comparison import Comparison, Mode
-from parity.findings import Recorder
+from parity.standalone import batch_norm
+from parity.standalone.batch_norm import (
+    CHECK,
+    LARGE_OFFSET,
+    NormCase,
+    make_inputs,
+    run_flax,
+    run_torch,
+)
+from parity.standalone.findings import Recorder
 
 MAPS = NormCase("maps")
 

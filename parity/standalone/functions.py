@@ -15,7 +15,7 @@ from flaxnets import layers
 from parity.budget import DTYPES, relative_error
 from parity.comparison import Comparison
 from parity.execution import full_precision
-from parity.findings import Recorder
+from parity.standalone.findings import Recorder
 
 CHECK = "functions"
 SIZES = ((8, 12), (7, 10), (9, 5))

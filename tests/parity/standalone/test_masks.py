@@ -8,9 +8,9 @@ from flax import nnx
 
 import flaxnets
 from flaxnets.layers import Layers
-from parity import masks
 from parity.comparison import Comparison
-from parity.findings import Recorder
+from parity.standalone import masks
+from parity.standalone.findings import Recorder
 from train.step import TrainState, make_train_step
 
 RATE = 0.3

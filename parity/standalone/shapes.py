@@ -26,10 +26,10 @@ from flaxnets.registry import Config
 from parity.cases import find_case
 from parity.checks import check_pair
 from parity.comparison import MODES, Comparison, Mode
-from parity.compiled import COMPILED_CHECKS, CompiledPair
 from parity.execution import quick_compilation
-from parity.findings import Recorder, in_short
 from parity.pairs import make_pair
+from parity.standalone.compiled import COMPILED_CHECKS, CompiledPair
+from parity.standalone.findings import Recorder, in_short
 from torchref.registry import TORCHVISION
 
 CHECK = "shapes"

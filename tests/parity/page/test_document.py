@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from parity.comparison import Comparison
-from parity.document import DocumentError, parse, read
-from parity.verdict import explain, pass_of, verdict
+from parity.page.document import DocumentError, parse, read
+from parity.page.verdict import explain, pass_of, verdict
 
 
 def record(network: str = "net", check: str = "layers", **given: Any) -> dict[str, Any]:
