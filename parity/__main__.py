@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from parity.options import CouldNotRunError, chosen, make_parser
+from parity.options import CouldNotRunError, chosen, make_parser, refuse_beside_mutants
 
 if TYPE_CHECKING:
     from parity.report import NetworkReport
@@ -130,6 +130,7 @@ def _run_mutants(options: argparse.Namespace) -> int:
     from parity import report
     from parity.mutants import MUTANTS, print_results, run_mutants
 
+    refuse_beside_mutants(options)
     names = options.mutants or list(MUTANTS)
     for name in names:
         if name not in MUTANTS:
@@ -192,8 +193,10 @@ def _head(seed: int, seconds: float) -> dict[str, Any]:
         "budgets": {
             "float64 forward": budget.FLOAT64_FORWARD,
             "float64 backward": budget.FLOAT64_BACKWARD,
-            "float32 factor": budget.FLOAT32_FACTOR,
-            "float32 floor": budget.FLOAT32_FLOOR,
+            "float32 and bfloat16, times PyTorch's own error": budget.FLOAT32_FACTOR,
+            "float32 beside": budget.FLOAT32_FLOOR,
+            "bfloat16 beside": budget.BFLOAT16_FLOOR,
+            "gradients count as at least, of the largest in their layer": budget.SMALLEST_SHARE,
         },
     }
 

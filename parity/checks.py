@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from flax import nnx
@@ -19,8 +20,10 @@ from parity.naming import Rename, unchanged
 from parity.record import Batches, RunError, Trace, record_flax, record_torch
 from parity.updates import compare_updates
 
+Name = TypeVar("Name", bound=str)
+
 # What needs the networks to be run, side by side.
-RECORDED = NETWORK_CHECKS.keys() - {"parameters", "lockstep"}
+RECORDED = NETWORK_CHECKS.keys() - {"parameters", "bridge", "updates"}
 
 
 def unfinished(logits: np.ndarray) -> np.ndarray:
@@ -93,10 +96,31 @@ def check_pair(
 ) -> Iterator[list[Comparison]]:
     """Compare a pair, one mode and dtype at a time; the numbers of parameters come first.
 
-    Evaluation reads the first batch only: it keeps nothing for the next.
+    Evaluation reads the first batch only: it keeps nothing for the next. What could not be compared
+    at all, a network that doesn't run or a layer that only one side has, is told whatever was asked
+    for.
+
+    Raises:
+        ValueError: a dtype, mode or check is unknown, or there is none.
     """
-    for comparisons in _check_pair(pair, tuple(dtypes), tuple(modes), checks):
-        yield [comparison for comparison in comparisons if comparison.check in checks]
+    asked = known("dtype", dtypes, DTYPES)
+    wanted = known("check", checks, NETWORK_CHECKS)
+    for comparisons in _check_pair(pair, asked, known("mode", modes, MODES), wanted):
+        yield [each for each in comparisons if each.check in wanted or each.impossible]
+
+
+def known(what: str, given: Iterable[Name], choices: Iterable[Name]) -> tuple[Name, ...]:
+    """``given``, checked.
+
+    Raises:
+        ValueError: it is not a collection of some of the choices.
+    """
+    choices, names = list(choices), tuple(given)
+    unknown = [repr(name) for name in names if name not in choices]
+    if unknown or not names:
+        found = repr(given) if isinstance(given, str) else ", ".join(unknown) or "none"
+        raise ValueError(f"{what}s are a list of one or more of {choices}, got {found}")
+    return names
 
 
 def _check_pair(
@@ -108,14 +132,14 @@ def _check_pair(
         for comparisons in _compare_mode(pair, mode, dtypes, checks):
             runs &= all(np.isfinite(c.error) for c in comparisons if c.check == "layers")
             yield comparisons
-    if runs and "lockstep" in checks and "float64" in dtypes and "train" in modes:
+    if runs and "updates" in checks and "float64" in dtypes and "train" in modes:
         judge = Judge(pair.name, "float64", "train")
         yield compare_updates(judge, pair.torch, pair.flax("float64"), pair.batches, pair.rename)
 
 
 def _compare_weights(pair: Pair, dtype: DType) -> list[Comparison]:
     model = pair.flax(dtype)
-    return compare_counts(pair, model) + compare_keys(pair, model)
+    return compare_counts(pair, model) + compare_keys(pair, model, dtype)
 
 
 def _compare_mode(
@@ -212,13 +236,15 @@ def count_parameters(model: nnx.Module) -> int:
 
 
 def compare_counts(pair: Pair, model: nnx.Module) -> list[Comparison]:
-    """Both numbers of trainable parameters against the published one, or PyTorch's if none is."""
-    counts = {
-        "PyTorch": sum(parameter.numel() for parameter in pair.torch.parameters()),
-        "Flax": count_parameters(model),
-    }
-    expected = counts["PyTorch"] if pair.published is None else pair.published
-    source = "PyTorch" if pair.published is None else "published"
+    """Both numbers of trainable parameters against the published one, or Flax's against PyTorch's
+    if none is.
+    """
+    counts = {"Flax": count_parameters(model)}
+    expected = sum(parameter.numel() for parameter in pair.torch.parameters())
+    source = "PyTorch"
+    if pair.published is not None:
+        counts = {"PyTorch": expected} | counts
+        expected, source = pair.published, "published"
     return [
         Comparison(
             network=pair.name,
@@ -234,22 +260,28 @@ def compare_counts(pair: Pair, model: nnx.Module) -> list[Comparison]:
     ]
 
 
-def compare_keys(pair: Pair, model: nnx.Module) -> list[Comparison]:
+def compare_keys(pair: Pair, model: nnx.Module, dtype: DType) -> list[Comparison]:
     """That the way back gives exactly PyTorch's keys, with its shapes and its values, bit for bit.
 
-    The values are compared as the Flax module's dtypes hold them.
+    Floating-point values are compared as the Flax module's dtype holds them.
     """
     if pair.to_torch is None:
         return []
     given = pair.to_torch(model)
     expected = {key: value.numpy(force=True) for key, value in pair.torch.state_dict().items()}
+    expected = {
+        key: value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
+        for key, value in expected.items()
+    }
     wrong = []
     for key in dict.fromkeys([*expected, *given]):
         if key not in given:
             wrong.append(f"{key} missing")
         elif key not in expected:
             wrong.append(f"{key} unexpected")
-        elif not np.array_equal(given[key], expected[key].astype(given[key].dtype)):
+        elif given[key].dtype != expected[key].dtype:
+            wrong.append(f"{key} is {given[key].dtype}")
+        elif not np.array_equal(given[key], expected[key]):
             wrong.append(f"{key} differs")
     note = f"{len(expected)} keys, each used once"
     return [

@@ -24,9 +24,10 @@ NETWORK_CHECKS = {
     "parameter gradients": "of the loss, every parameter, from the last layer back",
     "input gradient": "of the loss",
     "statistics": "batch norm's running mean, running variance and batch count",
-    "lockstep": "parameters, momentum and statistics after each of several updates by SGD",
+    "updates": "parameters, momentum and statistics after each of several updates by SGD",
 }
 CHECKS = NETWORK_CHECKS | {
+    "lockstep": "training recipes: momentum, Nesterov, weight decay, every schedule",
     "drift": "training in float32: how fast it leaves float64's path, and how fast PyTorch does",
     "batch norm": "the layer against PyTorch's, where its arithmetic is hard",
     "functions": "pooling and ReLU by themselves, on maps of every sign and of odd size",
@@ -41,7 +42,7 @@ CHECKS = NETWORK_CHECKS | {
 STAGES = (
     *({"parameters", "bridge", "names"}, {"isolated layers"}, {"layers"}, {"logits"}, {"loss"}),
     {"layer gradients", "parameter gradients", "input gradient"},
-    *({"statistics"}, {"lockstep"}),
+    *({"statistics"}, {"updates"}),
     CHECKS.keys() - NETWORK_CHECKS.keys(),
 )
 
@@ -82,10 +83,17 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Error over budget: out of budget above 1."""
+        """Error over budget: out of budget above 1; infinite if either isn't a finite number."""
+        if not np.isfinite(self.error + self.budget):
+            return np.inf
         if self.budget:
             return self.error / self.budget
         return np.inf if self.error else 0.0
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it stands for what could not be compared at all (``Judge.failure``)."""
+        return self.error == np.inf and self.budget == 0
 
 
 def backward_order(keys: Iterable[str], layers: Iterable[str]) -> list[str]:

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.to_dialect,
             fields,
         )
-    except (ValueError, OSError, ImportError) as problem:
+    except (ValueError, RuntimeError, OSError, ImportError) as problem:
         print(f"the outputs could not be compared: {problem}", file=sys.stderr)
         return 2
     for name, error in errors.items():

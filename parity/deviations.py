@@ -44,10 +44,14 @@ class Deviation(NamedTuple):
 
 
 def compare(step: int, flax: Snapshot, torch: Snapshot) -> list[Deviation]:
-    """The farthest deviation of each kind after an update, causes before effects."""
+    """The farthest deviation of each kind after an update, causes before effects.
+
+    Of a kind that neither side has (momentum without momentum) there is none.
+    """
     return [
         _farthest(step, kind, ours, theirs)
         for kind, ours, theirs in zip(Snapshot._fields, flax, torch, strict=True)
+        if ours or theirs
     ]
 
 
@@ -65,7 +69,7 @@ def _farthest(step: int, kind: str, ours: Arrays, theirs: Arrays) -> Deviation:
     if out:
         # The backward pass begins with the last layer.
         return out[-1 if kind == "gradients" else 0]
-    return max(found, key=lambda each: each.error, default=Deviation(step, kind))
+    return max(found, key=lambda each: each.error)
 
 
 def judge(network: str, steps: Iterable[Sequence[Deviation]]) -> list[Comparison]:

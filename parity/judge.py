@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.budget import Error, float64_budget, largest, relative_error, rounded_budget
-from parity.comparison import Comparison, Mode, backward_order, layer_of, smallest_scales
+from parity.comparison import Comparison, backward_order, layer_of, smallest_scales
 from parity.record import Trace
 from parity.weights import BATCHES_TRACKED
 
@@ -18,12 +18,12 @@ class Judge:
     Attributes:
         network: name of the pair.
         dtype: of the Flax run: "float64", "float32" or "bfloat16".
-        mode: of both runs.
+        mode: of both runs: "eval" or "train"; "" where it doesn't matter.
     """
 
     network: str
     dtype: str
-    mode: Mode
+    mode: str
 
     def traces(
         self,
@@ -147,7 +147,7 @@ class Judge:
         scale: float = 0.0,
         note: str = "",
     ) -> Comparison:
-        """Compare one array.
+        """Compare one array; whole numbers have to be the same.
 
         Args:
             check: one of ``CHECKS``.
@@ -160,13 +160,18 @@ class Judge:
             note: for the record.
         """
         error = relative_error(value, oracle, scale=scale)
-        if self.dtype == "float64":
-            reference_error, budget = None, float64_budget(backward=backward)
+        reference_error = None
+        if np.issubdtype(oracle.dtype, np.integer):
+            budget = Error(0.0, 0.0)
+        elif self.dtype == "float64":
+            budget = float64_budget(backward=backward)
         else:
             reference_error = largest(own)
             budget = rounded_budget(self.dtype, reference_error)
         if value.shape != oracle.shape:
             note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
+        elif self.dtype == "float64" and value.dtype == np.float32:
+            note = "computed in float32; layers have to take the dtype of their parameters"
         return max(
             (
                 Comparison(

@@ -14,6 +14,20 @@ Rename = Callable[[str], str]
 TORCH_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}
 
 
+def kernel_axes(dimensions: int) -> tuple[int, ...]:
+    """Axes of a Flax kernel in PyTorch's order.
+
+    Raises:
+        ValueError: it is of no layer whose layout is known.
+    """
+    if dimensions not in TORCH_AXES:
+        raise ValueError(
+            f"a kernel of {dimensions} dimensions can't be compared: only those of linear layers "
+            "(2) and of 2-D convolutions (4) can"
+        )
+    return TORCH_AXES[dimensions]
+
+
 def torch_key(path: tuple[Any, ...], rename: Rename) -> str:
     """PyTorch's state-dict key of the Flax variable at ``path``."""
     return rename(flaxnets.torch_name(path))
@@ -29,7 +43,7 @@ def in_torch_layout(path: tuple[Any, ...], value: Any) -> np.ndarray:
         height, width, channels, features = array.shape
         swapped = np.ascontiguousarray(array.transpose(0, 1, 3, 2)).reshape(height * width, -1)
         return np.ascontiguousarray(swapped.T).reshape(features, channels, height, width)
-    return array.transpose(TORCH_AXES[array.ndim])
+    return array.transpose(kernel_axes(array.ndim))
 
 
 def unchanged(name: str) -> str:

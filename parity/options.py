@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import fnmatch
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,16 +116,38 @@ def chosen(options: argparse.Namespace) -> "tuple[list[Task], Settings]":
         checks=[check for check in checks if check in NETWORK_CHECKS],
         quick=options.quick,
     )
-    alone = [check for check in checks if check in ALONE and _stands_alone(check, options)]
+    alone = [check for check in checks if check in ALONE]
+    _refuse_what_is_ignored(options, settings.checks)
     return [*(cases if settings.checks else ()), *alone], settings
 
 
-def _stands_alone(check: str, options: argparse.Namespace) -> bool:
-    """Whether the part of a check that is about no network in particular is asked for."""
-    from parity.comparison import NETWORK_CHECKS
+def _refuse_what_is_ignored(options: argparse.Namespace, checks: Collection[str]) -> None:
+    """Raise ``CouldNotRunError`` where an option changes nothing; ``checks`` need a network."""
+    if options.all + options.quick + bool(options.arch) > 1:
+        raise CouldNotRunError("--arch, --quick and --all each say what to compare; give one")
+    given = {"arch": options.arch, "weights": options.weights} | _how(options)
+    if not checks and (ignored := [f"--{name}" for name, value in given.items() if value]):
+        raise CouldNotRunError(f"{ignored[0]} is of networks, and these checks need none")
+    if set(checks) == {"updates"} and (options.dtype == "float32" or options.mode == "eval"):
+        raise CouldNotRunError("updates are compared in float64 and in training mode only")
 
-    named = options.arch or options.weights is not None
-    return options.all or options.quick or not named or check not in NETWORK_CHECKS
+
+def refuse_beside_mutants(options: argparse.Namespace) -> None:
+    """Raise ``CouldNotRunError`` for options that mean nothing beside ``--mutants``."""
+    names = ("arch", "all", "quick", "check", "weights", "dialect")
+    given = {name: getattr(options, name) for name in names} | _how(options)
+    if ignored := [f"--{name}" for name, value in given.items() if value]:
+        raise CouldNotRunError(f"{ignored[0]} can't be combined with --mutants")
+
+
+def _how(options: argparse.Namespace) -> dict[str, object]:
+    """What was said of how networks are to be compared; nothing that is false by itself."""
+    return {
+        "dtype": options.dtype != "both",
+        "mode": options.mode != "both",
+        "batch": options.batch,
+        "input": options.input,
+    }
 
 
 def _checks(names: list[str] | None) -> list[str]:

@@ -36,6 +36,8 @@ def compare(
     must take the dtype of their parameters (``dtype=None``, NNX's default). Layers, parameters and
     statistics are matched by name.
 
+    A layer that takes several arrays, or keywords in PyTorch, is compared within the network only.
+
     Args:
         torch_module: from (N, C, H, W) to (N, classes).
         flax_module: from (N, H, W, C) to (N, classes).
@@ -48,12 +50,13 @@ def compare(
         modes: "eval", "train".
 
     Raises:
-        ValueError: the weights of one don't fit the other; every key that doesn't is listed.
+        ValueError: the weights of one don't fit the other (every key that doesn't is listed), or
+            inputs, labels, dtypes or modes are not of the kind told above.
     """
     started = time.perf_counter()
     inputs = np.asarray(inputs, np.float64)
-    if labels is None:
-        labels = np.zeros(inputs.shape[:2], np.int64)
+    labels = np.zeros(inputs.shape[:2], np.int64) if labels is None else np.asarray(labels)
+    _check_inputs(inputs, labels)
     module = copy.deepcopy(torch_module).double()
 
     def make_flax(dtype: DType) -> nnx.Module:
@@ -61,9 +64,20 @@ def compare(
         copy_weights(module, model, rename, dtype=jnp.dtype(dtype))
         return model
 
-    pair = Pair(name, module, make_flax, Batches(inputs, np.asarray(labels)), rename)
+    pair = Pair(name, module, make_flax, Batches(inputs, labels), rename)
     found = [c for group in check_pair(pair, dtypes=dtypes, modes=modes) for c in group]
     return NetworkReport(name, tuple(found), time.perf_counter() - started)
+
+
+def _check_inputs(inputs: np.ndarray, labels: np.ndarray) -> None:
+    if inputs.ndim != 5 or not inputs.size:
+        hint = "; for one batch give inputs[None]" if inputs.ndim == 4 else ""
+        raise ValueError(f"inputs are (K, N, H, W, C), K batches, got shape {inputs.shape}{hint}")
+    if labels.shape != inputs.shape[:2] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels are {inputs.shape[:2]} whole numbers, one a picture, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
 
 
 def assert_equal(

@@ -28,15 +28,9 @@ from parity.naming import Rename, torch_arrays, torch_key, unchanged
 # How a layer, or JAX, refuses an input that is not what a layer is for.
 REFUSALS = (TypeError, ValueError)
 
-# Modules that a Flax network writes as functions.
-FUNCTIONAL = (
-    nn.ReLU,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Identity,
-    nn.Flatten,
-)
+# Modules of PyTorch that a Flax network writes as functions, unless they have parameters.
+FUNCTIONAL = (nn.Identity, nn.Flatten)
+FUNCTIONAL_FAMILIES = (nn.modules.activation.__name__, nn.modules.pooling.__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,9 +151,14 @@ def record_torch(
 
     def keep(name: str, child: nn.Module, args: Any, output: torch.Tensor) -> None:
         name = call_name(layers, name)
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(
+                f"layer {name} gives a {type(output).__name__}; only layers that give one tensor "
+                "can be compared"
+            )
         relus.layer_ended(name, output)
         layers[name] = channels_last(output)
-        if _is_leaf(child) and len(args) == 1:
+        if _is_leaf(child) and len(args) == 1 and isinstance(args[0], torch.Tensor):
             inputs[name] = channels_last(args[0])
         # Even if the output is changed in place later: the gradient is that of its value now.
         output.register_hook(partial(keep_gradient, name))
@@ -171,7 +170,7 @@ def record_torch(
         hooks = [
             child.register_forward_hook(partial(keep, name))
             for name, child in module.named_modules()
-            if name and not isinstance(child, FUNCTIONAL)
+            if name and not _is_function(child)
         ]
         pictures = channels_first(batches.images[0], parameter).requires_grad_()
         try:
@@ -180,6 +179,11 @@ def record_torch(
         finally:
             for hook in hooks:
                 hook.remove()
+        if logits.ndim != 2 or batches.labels.min() < 0 or batches.labels.max() >= logits.shape[1]:
+            raise ValueError(
+                f"the network gives {tuple(logits.shape)}; it has to be (N, classes), and labels "
+                f"below the number of classes, not {batches.labels.max()}"
+            )
         loss = F.cross_entropy(logits, torch.tensor(batches.labels[0], device=parameter.device))
         parameters = dict(module.named_parameters())
         *of_parameters, input_gradient = torch.autograd.grad(
@@ -248,6 +252,12 @@ def set_mode(module: nn.Module, *, training: bool, keep_buffers: bool = False) -
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
+
+
+def _is_function(module: nn.Module) -> bool:
+    """Whether a Flax network has no module in the place of this one."""
+    family = type(module).__module__ in FUNCTIONAL_FAMILIES
+    return isinstance(module, FUNCTIONAL) or (family and not any(True for _ in module.parameters()))
 
 
 def _is_leaf(module: nn.Module) -> bool:

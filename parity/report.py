@@ -40,8 +40,8 @@ class NetworkReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is within budget."""
-        return all(comparison.ok for comparison in self.comparisons)
+        """Whether there is something, and everything is within budget."""
+        return bool(self.comparisons) and all(comparison.ok for comparison in self.comparisons)
 
     @property
     def first_divergence(self) -> Comparison | None:
@@ -117,10 +117,10 @@ def _layer_table(report: NetworkReport, console: Console) -> Table:
     for layer in dict.fromkeys(c.layer for c in layers):
         row: list[Text] = [Text(layer)]
         for mode, dtype in columns:
-            comparison = cells[layer, mode, dtype]
-            row.append(_error(comparison))
+            comparison = cells.get((layer, mode, dtype))
+            row.append(_error(comparison) if comparison else Text("-"))
             if dtype == "float32":
-                row.append(Text(f"{comparison.budget:.1e}", style="dim"))
+                row.append(Text(f"{comparison.budget:.1e}" if comparison else "-", style="dim"))
         table.add_row(*row)
     return table
 
@@ -165,7 +165,7 @@ def summary_line(report: NetworkReport) -> Text:
             return "-"
         return f"{worst.error:.1e}" + (f" {worst.ratio:6.1%}" if dtype == "float32" else "")
 
-    count = next(c.note for c in report.comparisons if c.check == "parameters")
+    count = next((c.note for c in report.comparisons if c.check == "parameters"), "-")
     line = (
         f"{report.network:<40}{'equal' if report.ok else 'NOT EQUAL':<10}"
         f"{cell('layers', 'float64'):>11}{cell('layers', 'float32'):>16}"
@@ -231,18 +231,20 @@ def to_json(head: dict[str, Any], reports: Sequence[NetworkReport]) -> dict[str,
         for r in reports
         if r.standalone
     ]
-    drift = [record for r in reports for record in r.drift]
+    drift = [_all_finite(record) for r in reports for record in r.drift]
     comparisons = [
-        {key: _finite(value) for key, value in dataclasses.asdict(c).items()} | {"ok": c.ok}
-        for r in reports
-        for c in r.comparisons
+        _all_finite(dataclasses.asdict(c)) | {"ok": c.ok} for r in reports for c in r.comparisons
     ]
     lists = {"networks": networks, "checks": checks, "comparisons": comparisons}
     return head | ({"drift": drift} if drift else {}) | lists
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _all_finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with None for numbers that JSON has no word for."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

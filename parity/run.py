@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import jax
 
@@ -14,7 +15,7 @@ from parity import drift
 from parity.budget import DTYPES, DType
 from parity.cases import Case
 from parity.checks import check_pair
-from parity.comparison import MODES, NETWORK_CHECKS, Mode
+from parity.comparison import MODES, NETWORK_CHECKS, Comparison, Mode
 from parity.pairs import make_pair
 from parity.report import NetworkReport
 from parity.standalone import STANDALONE
@@ -23,6 +24,8 @@ from parity.workers import Worker, Workers, default_jobs
 # A network, or the name of a check that stands for itself.
 Task = Case | str
 Result = NetworkReport | str
+
+NOTHING = "the checks asked for compare nothing of it in this dtype and mode"
 
 # The names of all checks that need no network.
 ALONE = (*STANDALONE, drift.CHECK)
@@ -76,22 +79,33 @@ def run(
 def run_task(task: Task, settings: Settings) -> Result:
     """One task's report, or why it could not be done."""
     started = time.perf_counter()
+    standalone, name = isinstance(task, str), task if isinstance(task, str) else task.name
+    records: Sequence[dict[str, Any]] = ()
     try:
-        if task == drift.CHECK:
-            found, records = drift.check_drift(settings.seed, settings.quick)
-            seconds = time.perf_counter() - started
-            return NetworkReport(task, tuple(found), seconds, standalone=True, drift=tuple(records))
-        if isinstance(task, str):
-            comparisons = tuple(STANDALONE[task](settings.seed, settings.quick))
-            return NetworkReport(task, comparisons, time.perf_counter() - started, standalone=True)
-        pair = make_pair(task, seed=settings.seed)
-        groups = list(
-            check_pair(pair, dtypes=settings.dtypes, modes=settings.modes, checks=settings.checks)
-        )
+        if isinstance(task, Case):
+            comparisons = _compare_network(task, settings)
+        elif task == drift.CHECK:
+            comparisons, records = drift.check_drift(settings.seed, settings.quick)
+        else:
+            comparisons = list(STANDALONE[task](settings.seed, settings.quick))
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
         return str(error).strip() or repr(error)
-    comparisons = tuple(comparison for group in groups for comparison in group)
-    return NetworkReport(task.name, comparisons, time.perf_counter() - started)
+    except Exception as error:  # a defect; the other tasks' results are not lost for it
+        return f"{type(error).__name__}: {error}"
+    if not comparisons:
+        return NOTHING
+    seconds = time.perf_counter() - started
+    return NetworkReport(name, tuple(comparisons), seconds, standalone, tuple(records))
+
+
+def _compare_network(case: Case, settings: Settings) -> list[Comparison]:
+    groups = check_pair(
+        make_pair(case, seed=settings.seed),
+        dtypes=settings.dtypes,
+        modes=settings.modes,
+        checks=settings.checks,
+    )
+    return [comparison for group in groups for comparison in group]
 
 
 def _share_out(

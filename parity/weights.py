@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 from torch import nn
 
-from parity.naming import TORCH_AXES, Rename, torch_key
+from parity.naming import Rename, kernel_axes, torch_key
 from parity.record import Batches, set_mode
 
 BATCHES_TRACKED = "num_batches_tracked"
@@ -120,7 +120,7 @@ def copy_weights(
             continue
         value = tensors[key].numpy(force=True)
         if path[-1] == "kernel":
-            value = value.transpose(np.argsort(TORCH_AXES[value.ndim]))
+            value = value.transpose(np.argsort(kernel_axes(value.ndim)))
         if value.shape != variable.shape:
             problems.append(f"{key}: shape {value.shape} from PyTorch, {variable.shape} in Flax")
             continue

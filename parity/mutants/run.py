@@ -122,7 +122,7 @@ def run_mutants(
 
     Args:
         names: keys of ``MUTANTS``; by default all.
-        jobs: processes; by default as in ``parity.run.run_cases``.
+        jobs: processes; by default as in ``parity.run.run``.
         seed: of weights and inputs.
 
     Raises:

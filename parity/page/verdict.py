@@ -20,6 +20,7 @@ SUBJECTS = {
     "parameter gradients": "the gradient of parameter {}",
     "input gradient": "the gradient of the pictures",
     "statistics": "the statistic {}",
+    "updates": "training in step with PyTorch ({})",
     "lockstep": "training in step with PyTorch ({})",
 }
 MODE_NAMES = {"eval": "evaluation", "train": "training"}

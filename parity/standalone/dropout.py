@@ -228,7 +228,8 @@ def places(recorder: Recorder, variant: Variant, run: Trace, kept: Masks) -> Ite
 
 def scaling(recorder: Recorder, rate: float, kept: Masks) -> Comparison:
     """That what is kept is divided by 1 - rate."""
-    off = max(float(np.abs(v[v != 0] * (1 - rate) - 1).max(initial=0.0)) for v in kept.values())
+    distances = (np.abs(v[v != 0] * (1 - rate) - 1).max(initial=0.0) for v in kept.values())
+    off = float(max(distances, default=0.0))
     note = f"the largest difference of (1 - {rate:g}) times what is kept from 1"
     return recorder.number("scaling", off, SCALE_BUDGET, note)
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from parity.budget import Error, float64_budget, largest, relative_error, rounded_budget
+from parity.budget import Error
 from parity.comparison import Comparison
+from parity.judge import Judge
 
 
 def in_short(check: str, found: Iterable[Comparison]) -> list[Comparison]:
@@ -74,26 +75,10 @@ class Recorder:
             scale: what the oracle's elements count as at least.
             note: for the reader.
         """
-        error = relative_error(value, oracle, scale=scale)
-        reference = largest(own) if own else None
-        if reference is None:
-            budget = float64_budget(backward=backward)
-        else:
-            budget = rounded_budget(self.dtype, reference)
-        if value.shape != oracle.shape:
-            note = f"shape {value.shape}, PyTorch's is {oracle.shape}"
-        records = [
-            self._make(
-                layer,
-                getattr(error, measure),
-                getattr(budget, measure),
-                measure=measure,
-                reference=getattr(reference, measure, None),
-                note=note,
-            )
-            for measure in ("norm", "worst")
-        ]
-        return max(records, key=lambda record: record.ratio)
+        judge = Judge(self.network, self.dtype, self.mode)
+        return judge.compare(
+            self.check, layer, value, oracle, own, backward=backward, scale=scale, note=note
+        )
 
     def _make(
         self,

@@ -52,6 +52,8 @@ def check_masks(recorder: Recorder, config: Config, seed: int) -> Iterator[Compa
         f"{a} and {b}": correlation(*in_common(masks[a], masks[b]))
         for a, b in itertools.combinations(masks, 2)
     }
+    if not pairs:
+        return
     worst = max(pairs, key=lambda pair: abs(pairs[pair]))
     yield _number(recorder, "layers", pairs[worst], f"of {len(pairs)} pairs, {worst}")
 

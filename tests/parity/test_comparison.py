@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from parity.comparison import CHECKS, STAGES, Comparison, first_divergence
@@ -16,7 +17,7 @@ def test_the_first_divergence_is_the_nearest_to_the_cause(order: int) -> None:
         failure("float64", "eval", "parameter gradients"),
         failure("float64", "train", "names"),
         failure("float64", "train", "statistics"),
-        failure("float64", "train", "lockstep"),
+        failure("float64", "train", "updates"),
         failure("float32", "eval", "logits"),
         failure("bfloat16", "eval", "export"),
     ]
@@ -39,3 +40,25 @@ def test_gradients_of_layers_and_parameters_are_met_in_turn() -> None:
 def test_every_check_has_its_place() -> None:
     places = [check for stage in STAGES for check in stage]
     assert sorted(places) == sorted(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("error", "budget", "ok", "ratio"),
+    [
+        (0.0, 0.0, True, 0.0),
+        (1e-3, 2e-3, True, 0.5),
+        (4e-3, 2e-3, False, 2.0),
+        (1.0, 0.0, False, np.inf),
+        (np.inf, 1.0, False, np.inf),
+        (np.nan, 1.0, False, np.inf),
+        (1.0, np.inf, False, np.inf),
+        (np.inf, np.inf, False, np.inf),
+        (0.0, np.nan, False, np.inf),
+    ],
+)
+def test_what_is_out_of_budget_has_a_ratio_above_1(
+    error: float, budget: float, ok: bool, ratio: float
+) -> None:
+    comparison = Comparison("net", "layers", "float64", "eval", "conv", error, budget)
+    assert comparison.ok == ok
+    assert comparison.ratio == ratio

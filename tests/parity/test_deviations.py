@@ -33,6 +33,13 @@ def test_equal_snapshots_have_no_deviation() -> None:
     assert all(each.ok and each.error == 0 and each.step == 3 for each in found)
 
 
+def test_there_is_no_deviation_of_what_neither_side_has() -> None:
+    without = snapshot()._replace(momentum={})
+    found = compare(1, without, without)
+    assert [each.kind for each in found] == [k for k in Snapshot._fields if k != "momentum"]
+    assert not compare(1, without, snapshot())[Snapshot._fields.index("momentum")].ok
+
+
 def test_of_those_within_budget_the_farthest_is_told() -> None:
     changed = snapshot(parameters={"bn.weight": off(4e-12), "fc.weight": off(1e-12)})
     found = {each.kind: each for each in compare(1, changed, snapshot())}

@@ -34,7 +34,7 @@ def mistaken(monkeypatch: pytest.MonkeyPatch, tiny_pair: Callable[..., Pair]) ->
 def test_status_0_where_all_is_equal(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
     mistaken()
     assert main(["--arch", "resnet20", *FAST]) == 0
-    assert "EQUAL: resnet20, 38 comparisons" in capsys.readouterr().out
+    assert "EQUAL: resnet20, 37 comparisons" in capsys.readouterr().out
 
 
 def test_status_1_where_something_is_not(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
@@ -115,6 +115,15 @@ def test_status_2_for_wrong_options(
         (["--arch", "resnet20", "--dialect", "akamaster"], "--dialect says which code base"),
         (["--weights", "nowhere.pth"], "--weights: there is no file nowhere.pth"),
         (["--all", "--weights", "nowhere.pth"], "--weights is compared as one network"),
+        (["--all", "--arch", "resnet20"], "--arch, --quick and --all each say what to compare"),
+        (["--arch", "resnet20", "--check", "dropout"], "--arch is of networks, and these checks"),
+        (["--check", "dropout", "--batch", "3"], "--batch is of networks, and these checks"),
+        (
+            ["--arch", "resnet20", "--check", "updates", "--dtype", "float32"],
+            "updates are compared in float64 and in training mode only",
+        ),
+        (["--mutants", "--arch", "resnet20"], "--arch can't be combined with --mutants"),
+        (["--mutants", "--dtype", "float64"], "--dtype can't be combined with --mutants"),
         (["--mutants", "no padding at all"], "there is no mutant named 'no padding at all'"),
         (
             ["--arch", "resnet20", "--html", "nowhere/page.html"],
@@ -141,8 +150,8 @@ def test_json_has_the_head_and_every_comparison(mistaken: Callable, tmp_path: Pa
     document = json.loads(path.read_text())
     assert document["seed"] == 5
     assert {"jax", "flax", "torch", "python"} <= set(document["versions"])
-    assert document["budgets"]["float32 factor"] == 4.0
-    assert len(document["comparisons"]) == 38
+    assert document["budgets"]["float64 forward"] == 1e-10
+    assert len(document["comparisons"]) == 37
     assert all(record["ok"] for record in document["comparisons"])
 
 
@@ -191,7 +200,8 @@ def test_a_file_is_compared_beside_the_code_base_that_it_is_from(
     [
         (["--arch", "resnet20"], ["resnet20"]),
         (["--arch", "resnet20", "--check", "dropout", "layers"], ["resnet20", "dropout"]),
-        (["--arch", "resnet20", "--check", "lockstep"], ["resnet20"]),
+        (["--arch", "resnet20", "--check", "updates"], ["resnet20"]),
+        (["--arch", "resnet20", "--check", "updates", "lockstep"], ["resnet20", "lockstep"]),
         (["--check", "batch-norm", "drift"], ["batch norm", "drift"]),
         (["--quick", "--check", "layers"], list(QUICK)),
         (["--all"], [*all_cases(), *ALONE]),

@@ -100,3 +100,28 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         report.write_json(path, {"long": list(range(9999)), "error": float("nan")})
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_nothing_compared_is_not_equal() -> None:
+    assert not NetworkReport("net", (), 0.0).ok
+
+
+def test_the_summary_does_without_a_number_of_parameters() -> None:
+    line = str(report.summary_line(NetworkReport("net", GOOD.comparisons[1:], 1.5)))
+    assert line.split()[:2] == ["net", "equal"]
+
+
+def test_a_layer_that_one_mode_lacks_has_an_empty_cell() -> None:
+    partial = (*GOOD.comparisons, comparison("bn", np.inf, mode="train"))
+    rows = printed(NetworkReport("net", partial, 1.0)).splitlines()
+    row = next(line for line in rows if line.startswith("|bn"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["bn", "-", "-", "-", "inf OUT"]
+
+
+def test_a_drift_that_is_not_finite_can_be_written(tmp_path: Path) -> None:
+    records = ({"network": "net", "step": 1, "side": "Flax", "distance": np.nan, "loss": np.inf},)
+    drifted = NetworkReport("drift", GOOD.comparisons, 1.0, standalone=True, drift=records)
+    report.write_json(tmp_path / "drift.json", report.to_json({}, [drifted]))
+    (record,) = json.loads((tmp_path / "drift.json").read_text())["drift"]
+    assert (record["distance"], record["loss"]) == (None, None)

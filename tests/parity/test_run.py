@@ -121,3 +121,16 @@ def test_a_network_takes_memory_by_its_parameters() -> None:
     assert run._bytes("shapes") == run.PROCESS_BYTES
     one = Case("net", "resnet20", {}, 8, 8)
     assert run._bytes(one) == run.PROCESS_BYTES + 269_722 * run.PARAMETER_BYTES
+
+
+def test_a_defect_of_a_check_is_told_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(seed: int, quick: bool) -> list:
+        raise KeyError("no such layer")
+
+    monkeypatch.setitem(run.STANDALONE, "functions", fail)
+    assert run.run_task("functions", Settings()) == "KeyError: 'no such layer'"
+
+
+def test_a_check_that_compares_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.STANDALONE, "functions", lambda seed, quick: [])
+    assert run.run_task("functions", Settings()) == run.NOTHING

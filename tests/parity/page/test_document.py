@@ -42,18 +42,16 @@ def test_networks_and_standalone_checks_are_told_apart() -> None:
             record("maps", "batch norm"),
             record("net"),
             record("sgd", "lockstep"),
-            record("net", "lockstep"),
             command="python -m parity",
             checks=[{"check": "batch norm", "ok": True, "seconds": 2.5}],
         )
     )
     assert [(each.name, len(each.comparisons)) for each in parsed.networks] == [
-        ("net", 2),
+        ("net", 1),
         ("other", 1),
     ]
     assert [each.seconds for each in parsed.networks] == [1.5, 1.5]
     assert [each.seconds for each in parsed.checks] == [2.5, None]
-    # Lockstep is a check of networks, too: what is no network's stands for itself.
     assert [each.name for each in parsed.checks] == ["batch norm", "lockstep"]
     assert parsed.checks[1].comparisons[0].network == "sgd"
     assert parsed.head["command"] == "python -m parity"
