@@ -23,6 +23,7 @@ from parity.budget import DType
 from parity.execution import Split, comparable, gradients, is_layer, run_layers, tap
 from parity.execution import full_precision as full_precision
 from parity.kinks import Relu, ReluCalls, Side
+from parity.libraries import memory_format
 from parity.naming import Rename, torch_arrays, torch_key, unchanged
 
 # How a layer, or JAX, refuses an input that is not what a layer is for.
@@ -267,8 +268,10 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def channels_first(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     """An array, (N, H, W, C) as (N, C, H, W), with the dtype and on the device of ``like``."""
-    moved = np.moveaxis(array, -1, 1) if array.ndim == 4 else array
-    return torch.tensor(moved, dtype=like.dtype, device=like.device)
+    if array.ndim != 4:
+        return torch.tensor(array, dtype=like.dtype, device=like.device)
+    moved = torch.tensor(np.moveaxis(array, -1, 1), dtype=like.dtype, device=like.device)
+    return moved.contiguous(memory_format=memory_format())
 
 
 def channels_last(tensor: torch.Tensor) -> np.ndarray:
