@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     platforms = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "cpu")
     try:
-        return _guard(options) if options.work == "guard" else _measure(options)
+        return {"guard": _guard, "traffic": _traffic}.get(options.work, _measure)(options)
     except CouldNotMeasureError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, work in WORKS.items():
         sub = works.add_parser(name, help=work.help, description=work.help)
         _add_options(sub, name)
+    about = "count a training step's kernels and bytes on a GPU, without one"
+    traffic = works.add_parser("traffic", help=about, description=about)
+    traffic.add_argument("--arch", nargs="+", default=["resnet20"], metavar="NAME", help="networks")
+    traffic.add_argument("--batch", type=_positive, default=128, metavar="N", help="pictures")
+    traffic.add_argument("--input", type=_size, metavar="HxW", help="of the pictures")
+    traffic.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     guard = works.add_parser("guard", help="compare a fresh run's ratios with a saved --json")
     guard.add_argument("file", type=Path, help="what --json has written")
     guard.add_argument(
@@ -183,6 +189,24 @@ def _guard(arguments: argparse.Namespace) -> int:
     for finding in findings:
         console.print(str(finding), soft_wrap=True, highlight=False)
     return REGRESSED if any(finding.regressed for finding in findings) else MEASURED
+
+
+def _traffic(arguments: argparse.Namespace) -> int:
+    import flaxnets
+    from benchmarks.measure import CouldNotMeasureError
+    from benchmarks.table import print_traffic
+    from benchmarks.traffic import count
+
+    for name in arguments.arch:
+        try:
+            arch = flaxnets.canonical_name(name)
+            height, width = arguments.input or flaxnets.info(arch).input_size
+            traffic = count(arch, arguments.batch, height, width, arguments.dtype)
+        except ValueError as error:
+            raise CouldNotMeasureError(str(error)) from None
+        title = f"{arch}, batch {arguments.batch}, {height}x{width}, {arguments.dtype}"
+        print_traffic(_console(), title, traffic)
+    return MEASURED
 
 
 def _console() -> Any:

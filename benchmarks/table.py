@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.records import BEST_TORCH, PLAIN_FLAX, Ratio, Record
 from benchmarks.run import Result
 from benchmarks.task import WORKS
+from benchmarks.traffic import Traffic
 
 BUSY = 0.5  # load a core from which a measurement is disturbed
 
@@ -16,6 +17,26 @@ _EXPLANATION = """\
 Medians over interleaved runs; spread: between their quartiles; peak: of the matrix product's rate;
 MiB: peak memory beyond the imports; x: ratio to PyTorch's best mode and to plain Flax, above 1 is
 {better}."""
+
+
+def print_traffic(console: Console, title: str, traffic: Traffic) -> None:
+    """Print what a training step is made of."""
+    console.print(title, style="italic")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False)
+    table.add_column("kernels")
+    for column in ("number", "MB moved"):
+        table.add_column(column, justify="right")
+    for kind, number in sorted(traffic.kernels.items(), key=lambda item: -traffic.moved[item[0]]):
+        table.add_row(kind, str(number), f"{traffic.moved[kind] / 1e6:,.0f}")
+    number, moved = sum(traffic.kernels.values()), sum(traffic.moved.values())
+    table.add_row("all", str(number), f"{moved / 1e6:,.0f}")
+    console.print(table)
+    dtypes = ", ".join(f"{n} in {dtype}" for dtype, n in traffic.convolution_dtypes.items())
+    console.print(
+        f"{moved / traffic.least:.1f} times the least, {traffic.least / 1e6:,.0f} MB; "
+        f"convolutions: {dtypes}",
+        soft_wrap=True,
+    )
 
 
 def print_result(console: Console, result: Result) -> None:

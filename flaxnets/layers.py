@@ -157,12 +157,20 @@ def _widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(jnp.float32, x.dtype))
 
 
+@jax.jit
 def _channel_mean(x: jax.Array) -> jax.Array:
-    """(..., C) to (C,): the mean over one axis after the other.
+    """(..., C) to (C,): the mean over all axes but the last; on a CPU over one after the other.
 
-    In one go a long float32 sum is several times as far off as PyTorch's, which is kept in double.
-    What is off in a mean is off in every pixel alike, and adds up in the layers below.
+    In one go a CPU's long float32 sum is several times as far off as PyTorch's, which is kept in
+    double. What is off in a mean is off in every pixel alike, and adds up in the layers below. A
+    GPU adds in a tree, and every reduction is a kernel.
     """
+    return lax.platform_dependent(
+        x, cpu=_mean_by_axes, default=lambda x: x.mean(tuple(range(x.ndim - 1)))
+    )
+
+
+def _mean_by_axes(x: jax.Array) -> jax.Array:
     while x.ndim > 1:
         x = x.mean(-2)
     return x
