@@ -108,7 +108,7 @@ def _traced(jaxpr: Any, arguments: Iterable[_Array]) -> Iterator[_Array]:
 
     def read(variable: Any) -> _Array:
         if isinstance(variable, jax.extend.core.Literal):
-            return _Array(_Operation(""), 0, str(variable.aval.dtype))
+            return dataclasses.replace(_array(variable, _Operation("")), nbytes=0)
         return arrays[variable]
 
     for equation in jaxpr.eqns:

@@ -1,6 +1,7 @@
 """Stand between the submodules of a Flax model, without touching the model's code."""
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
@@ -9,6 +10,13 @@ from flax import nnx
 
 Path = tuple[Any, ...]
 Handler = Callable[..., Any]
+
+_WATCHED: contextvars.ContextVar[bool] = contextvars.ContextVar("watched", default=False)
+
+
+def is_watched() -> bool:
+    """Whether calls of submodules are being intercepted, and should each be made."""
+    return _WATCHED.get()
 
 
 @contextlib.contextmanager
@@ -48,6 +56,7 @@ def intercepted(model: nnx.Module, handler: Handler) -> Iterator[None]:
         for owner in type(module).__mro__
         if "__call__" in owner.__dict__ and issubclass(owner, nnx.Module)
     }
+    token = _WATCHED.set(True)
     try:
         for owner, original in originals.items():
             setattr(owner, "__call__", replacement(original))  # noqa: B010
@@ -55,3 +64,4 @@ def intercepted(model: nnx.Module, handler: Handler) -> Iterator[None]:
     finally:
         for owner, original in originals.items():
             setattr(owner, "__call__", original)  # noqa: B010
+        _WATCHED.reset(token)

@@ -22,6 +22,7 @@ from flax.typing import Dtype
 from jax import lax
 
 from flaxnets.convolution import conv2d
+from flaxnets.repetition import run_in_turn
 
 Init = Literal["fan_out", "fan_out_zero_bias", "fan_in", "fan_in_zero_bias", "xavier", "torch"]
 INITS: tuple[str, ...] = get_args(Init)
@@ -48,9 +49,7 @@ class Sequential(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply every layer in turn."""
-        for layer in self:
-            x = layer(x)
-        return x
+        return run_in_turn(self, x)
 
 
 class Conv(nnx.Module):
