@@ -1,4 +1,4 @@
-"""Small networks of every family against their PyTorch twins; ``python -m parity --all`` has all."""
+"""Small networks of every family against their PyTorch twins; ``parity --all`` has all of them."""
 
 import pytest
 
