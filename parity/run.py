@@ -113,6 +113,9 @@ def _share_out(
 ) -> Iterator[tuple[Task, Result]]:
     """Give every free worker the first task that the memory has room for.
 
+    If there is one, of other layers than those that are being compared: what two tasks share is
+    compiled once if they come one after the other, and twice if they run at the same time.
+
     A worker that has done a large task is replaced, since not all memory comes back; so is one that
     died, and its task is tried once more when it has the machine for itself.
     """
@@ -126,9 +129,11 @@ def _share_out(
             del again[:1]
         for number in sorted(idle):
             room = _memory() - sum(_bytes(task) for task, _ in running.values())
-            fitting = (each for each in waiting if not running or _bytes(each) <= room)
-            if (task := next(fitting, None)) is None:
+            fitting = [each for each in waiting if not running or _bytes(each) <= room]
+            if not fitting:
                 break
+            kin = {_layers(task) for task, _ in running.values()}
+            task = next((each for each in fitting if _layers(each) not in kin), fitting[0])
             waiting.remove(task)
             idle.remove(number)
             running[workers[number].submit(_run_and_forget, task, settings)] = task, number
@@ -165,6 +170,15 @@ def _memory() -> float:
 
 def _bytes(task: Task) -> float:
     return PROCESS_BYTES + PARAMETER_BYTES * _parameters(task)
+
+
+def _layers(task: Task) -> tuple[Any, ...]:
+    """The same for networks whose layers are mostly of the same shapes; else something else."""
+    if isinstance(task, str) or not task.arch:
+        return (task if isinstance(task, str) else task.name,)
+    config = flaxnets.get_config(task.arch, **task.overrides)
+    fields = ("block_sizes", "growth_rate", "block", "widths", "widen_factor")
+    return tuple(getattr(config, field, None) for field in fields)
 
 
 def _cost(task: Task) -> float:

@@ -72,6 +72,38 @@ def test_tasks_run_together_only_where_the_memory_has_room(
     assert frozenset({"endless"}) in together
 
 
+def test_networks_of_the_same_layers_do_not_run_together(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
+) -> None:
+    kin = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+    monkeypatch.setattr(run, "_layers", lambda task: (kin[task.name],))
+    sizes |= dict.fromkeys(kin, 1)
+    running, together = set[str](), set[frozenset[str]]()
+
+    def work(name: str) -> None:
+        running.add(name)
+        time.sleep(0.02)
+        together.add(frozenset(running))
+        time.sleep(0.02)
+        running.remove(name)
+
+    shared_out(monkeypatch, list(kin), work, 2)
+    assert not together & {frozenset({"a1", "a2"}), frozenset({"b1", "b2"})}
+    assert any(len(names) == 2 for names in together)
+
+
+def test_what_is_compiled_for_one_serves_the_other() -> None:
+    def layers(arch: str) -> tuple:
+        return run._layers(Case(arch, arch, {}, 8, 8))
+
+    assert layers("densenet161") == layers("weiaicunzai_densenet161_cifar")
+    assert layers("resnet18") == layers("pytorch_book_resnet34") == layers("preact_resnet34_cifar")
+    assert (
+        len({layers(arch) for arch in ("densenet121", "densenet161", "resnet50", "wrn_16_4")}) == 4
+    )
+    assert run._layers("shapes") == ("shapes",)
+
+
 def test_what_a_process_died_of_is_tried_again_alone(
     monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]
 ) -> None:
