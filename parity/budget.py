@@ -12,7 +12,7 @@ what float32 PyTorch itself is off from the oracle on the same layer, times ``FL
 
 PyTorch's own error is a matter of luck too: in a deep network all gradients inherit the few
 rounding errors of the last layers, and are off by more, or by less, together. It is therefore
-measured in two ways that add in different orders (``parity.libraries``), and the larger error
+measured in three ways that add in different orders (``parity.libraries``), and the largest error
 counts. In bfloat16 the budget is made likewise, of bfloat16 PyTorch's error and bfloat16's
 ulp.
 """

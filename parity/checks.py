@@ -15,7 +15,7 @@ from parity.execution import full_precision
 from parity.isolated import compare_layers
 from parity.judge import Judge
 from parity.kinks import Side, sides_of
-from parity.libraries import LIBRARIES, convolution_library
+from parity.libraries import WAYS, computing
 from parity.naming import Rename, unchanged
 from parity.record import Batches, RunError, Trace, record_flax, record_torch
 from parity.updates import compare_updates
@@ -193,8 +193,8 @@ def _compare_float32(
 ) -> list[Comparison]:
     training = judge.mode == "train"
     references = []
-    for enabled in LIBRARIES:
-        with convolution_library(enabled):
+    for way in WAYS:
+        with computing(way):
             references.append(pair.run_torch(batches, training=training, module=rounded))
     allowed = layer_budgets(oracle, references)
     return judge.traces(

@@ -20,7 +20,7 @@ from parity.budget import relative_error
 from parity.comparison import Comparison, smallest_scales
 from parity.execution import Split, comparable, run_layer
 from parity.judge import Judge
-from parity.libraries import LIBRARIES, convolution_library
+from parity.libraries import WAYS, computing
 from parity.naming import Rename, torch_arrays
 from parity.record import (
     REFUSALS,
@@ -95,8 +95,8 @@ def compare_layers(
             gradient = oracle.layer_gradients[call_name].astype(dtype)
             expected = run_torch(torch_layers[name], name, x, gradient)
             own = []
-            for enabled in () if rounded is None else LIBRARIES:
-                with convolution_library(enabled):
+            for way in () if rounded is None else WAYS:
+                with computing(way):
                     own.append(run_torch(float32_layers[name], name, x, gradient))
             try:
                 run = run_flax(flax_layers[call.path], call, x, gradient, rename)

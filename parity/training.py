@@ -17,7 +17,7 @@ import torch
 from flax import nnx
 from torch.optim import lr_scheduler
 
-from parity.libraries import convolution_library
+from parity.libraries import Way, computing
 from parity.naming import torch_arrays, unchanged
 from train.optimizer import sgd
 from train.recipes import Config
@@ -132,7 +132,7 @@ def run_torch(
     scheduler = torch_scheduler(optimizer, config, epoch)
     for images, labels in batches:
         pictures = torch.tensor(np.moveaxis(images, -1, 1), dtype=dtype)
-        with convolution_library(library):
+        with computing(Way(library, channels_last=True)):
             logits = module(pictures)
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels, dtype=torch.long))
             optimizer.zero_grad()

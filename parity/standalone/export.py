@@ -21,7 +21,7 @@ from parity.checks import Pair, check_pair, gradient_oracle
 from parity.comparison import MODES, Comparison, Mode
 from parity.execution import quick_compilation
 from parity.judge import Judge
-from parity.libraries import LIBRARIES, convolution_library
+from parity.libraries import WAYS, computing
 from parity.lockstep import FAMILIES
 from parity.pairs import make_pair
 from parity.record import Trace, record_torch
@@ -93,8 +93,8 @@ def compare_bfloat16(
     oracle = record_torch(pair.torch, pair.batches, training=training)
     rounded = copy.deepcopy(pair.torch).float()
     references = []
-    for enabled in LIBRARIES:
-        with convolution_library(enabled), torch.autocast("cpu", torch.bfloat16):
+    for way in WAYS:
+        with computing(way), torch.autocast("cpu", torch.bfloat16):
             references.append(record_torch(rounded, pair.batches, training=training))
     allowed = {
         layer: rounded_budget(
