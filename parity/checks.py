@@ -195,7 +195,8 @@ def _compare_float32(
     references = []
     for way in WAYS:
         with computing(way):
-            references.append(pair.run_torch(batches, training=training, module=rounded))
+            run = pair.run_torch(batches, training=training, module=rounded)
+            references.append(dataclasses.replace(run, inputs={}))
     allowed = layer_budgets(oracle, references)
     return judge.traces(
         oracle,
@@ -222,12 +223,16 @@ def layer_budgets(oracle: Trace, references: Iterable[Trace]) -> dict[str, Error
 def gradient_oracle(
     pair: Pair, oracle: Trace, run: Trace, allowed: Mapping[str, Error], training: bool
 ) -> Trace:
-    """The float64 run on a float32 ``run``'s side of every ReLU's kink (``parity.kinks``)."""
+    """The float64 run on a float32 ``run``'s side of every ReLU's kink (``parity.kinks``).
+
+    Of its arrays only the gradients are kept: they are all that is needed, and memory is short.
+    """
     sides = sides_of(oracle.relus, oracle.layers, run.layers, allowed)
     if not sides:
         return oracle
     first = Batches(pair.batches.images[:1], pair.batches.labels[:1])
-    return pair.run_torch(first, training=training, sides=sides)
+    turned = pair.run_torch(first, training=training, sides=sides)
+    return dataclasses.replace(turned, layers={}, inputs={}, statistics={})
 
 
 def count_parameters(model: nnx.Module) -> int:

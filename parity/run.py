@@ -31,7 +31,7 @@ NOTHING = "the checks asked for compare nothing of it in this dtype and mode"
 ALONE = (*STANDALONE, drift.CHECK)
 # What a comparison takes: so much, and for every parameter (in both frameworks: float64 and float32
 # values, gradients, momentum, and the same as recorded).
-PROCESS_BYTES, PARAMETER_BYTES = 3e9, 80
+PROCESS_BYTES, PARAMETER_BYTES = 3e9, 100
 RENEWING_BYTES = 2 * PROCESS_BYTES  # after a larger comparison a process is replaced
 MEMORY_SHARE = 0.8  # of the machine's memory that comparisons may take together
 

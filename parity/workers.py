@@ -5,8 +5,11 @@ Threads of several processes that wait for each other take several times as long
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +22,9 @@ Worker = concurrent.futures.ProcessPoolExecutor
 
 # Libraries read these when they are loaded, and would else start a thread for every core.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# XLA's CPU compiler then takes two thirds of the time, most of what a DenseNet's comparison takes;
+# loops add in the same order.
+QUICK_XLA = "--xla_cpu_use_fusion_emitters=false"
 _KEEP_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -94,11 +100,23 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+@functools.cache
+def xla_takes(flags: str) -> bool:
+    """Whether this version of XLA knows these flags; it ends a process that has others."""
+    command = [sys.executable, "-c", "import jax; jax.numpy.zeros(1) + 1"]
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes that start in this context have libraries of one thread."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    """Processes that start in this context have libraries of one thread, and compile quickly."""
+    settings = dict.fromkeys(THREADS, "1")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_XLA}".strip()
+    if xla_takes(flags):
+        settings["XLA_FLAGS"] = flags
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
