@@ -48,7 +48,10 @@ MUTANTS = (
         change=partial(
             edited,
             layers.Sequential.__call__,
-            ("x = layer(x)", "x = x if isinstance(layer, BatchNorm) else layer(x)"),
+            (
+                "run_in_turn(self, x)",
+                "run_in_turn([each for each in self if not isinstance(each, BatchNorm)], x)",
+            ),
         ),
     ),
     Mutant(

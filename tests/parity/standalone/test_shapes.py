@@ -88,7 +88,7 @@ def test_numbers_agree_at_an_odd_size() -> None:
     found = shapes.computed(shapes.COMPUTED[0], 0)
     assert [c for c in found if not c.ok] == []
     assert {c.network for c in found} == {f"{shapes.COMPUTED[0]}, 33x47"}
-    assert {c.mode for c in found} == {"", "eval", "train"}
+    assert {c.mode for c in found} == {"eval", "train"}
     assert any(c.layer.startswith("input gradient") for c in found)
 
 
