@@ -1,8 +1,9 @@
 """A result as tables for a document: ``python -m parity.tables RESULT.json``.
 
 RESULT.json is what ``python -m parity --json RESULT.json`` writes. Of every network, and of groups
-of them, the tables have the largest errors in float64, and in float32 the largest shares of the
-budget; of every standalone check, its share and its time; of mutants, what was found.
+of them, the tables have the largest errors, and in float32 the largest shares of the budget, which
+other comparisons may have; of every standalone check, its share and its time; of mutants, what was
+found.
 """
 
 import argparse
@@ -102,10 +103,14 @@ def _figures(comparisons: Sequence[Comparison]) -> Iterator[str]:
         return [c for c in comparisons if c.check in checks and c.dtype == dtype]
 
     for checks in ERRORS:
-        errors = [comparison.error for comparison in chosen(checks, "float64")]
-        yield f"{max(errors):.1e}" if errors else ""
+        yield _error(chosen(checks, "float64"))
     for checks in SHARES:
-        yield _share(chosen(checks, "float32"))
+        found = chosen(checks, "float32")
+        yield f"{_error(found)} ({_share(found)})" if found else ""
+
+
+def _error(comparisons: Collection[Comparison]) -> str:
+    return f"{max(comparison.error for comparison in comparisons):.1e}" if comparisons else ""
 
 
 def _share(comparisons: Iterable[Comparison]) -> str:
