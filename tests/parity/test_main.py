@@ -223,8 +223,12 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
         options = ["--dtype", "float64", "--jobs", jobs, "--json", str(path)]
         assert main(["--arch", *names, *options]) == 0
         documents.append(json.loads(path.read_text()))
+    # Of an update only the array nearest to its budget is told: which one is a matter of rounding.
     one, two = (
-        {(c["network"], c["check"], c["mode"], c["layer"]) for c in document["comparisons"]}
+        sorted(
+            (c["network"], c["check"], c["mode"], c["layer"].partition(": ")[0])
+            for c in document["comparisons"]
+        )
         for document in documents
     )
     assert one == two
