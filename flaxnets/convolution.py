@@ -4,8 +4,8 @@ On a GPU or TPU the convolution and its gradients are XLA's own. XLA's CPU backe
 convolutions and the gradients of narrow ones at a small part of the machine's speed (the kernel's
 by swapping the batch with the features, the input's of a strided convolution by spreading it with
 zeros), so there, and only there, they are rewritten: as matrix products over slices of the input,
-and as gradients of a convolution of stride 1 over the input's phases. Which form runs is decided at
-lowering.
+and as gradients of a convolution of stride 1 over the input's phases; and wide 3x3 convolutions by
+Winograd's algorithm. Which form runs is decided at lowering.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flaxnets import winograd
 from flaxnets.kernel_gradient import kernel_gradient
 
 
@@ -27,20 +28,27 @@ def conv2d(
 
     Args:
         images: (N, H, W, C_in).
-        kernel: (k_h, k_w, C_in / groups, C_out), the dtype of ``images``.
+        kernel: (k, k, C_in / groups, C_out), the dtype of ``images``.
         stride: the same in both directions.
         padding: zeros added on *every* side. (``"SAME"`` would add none on the left and top of an
             even-sized map when the stride is 2.)
         groups: ``feature_group_count``.
 
     Returns:
-        (N, H', W', C_out) with H' = floor((H + 2 padding - k_h) / stride) + 1.
+        (N, H', W', C_out) with H' = floor((H + 2 padding - k) / stride) + 1.
+
+    Raises:
+        ValueError: the kernel is not square.
     """
+    if kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"a square kernel is wanted, not one of {kernel.shape[:2]}")
     plain = functools.partial(_plain, stride=stride, padding=padding, groups=groups)
     if groups > 1:
         return plain(images, kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
         rewritten = functools.partial(_pointwise, stride=stride)
+    elif winograd.suits(images, kernel.shape[3], kernel.shape[0], stride, padding):
+        rewritten = winograd.convolve
     elif stride == 1 and (merged := _pixels_to_merge(images, kernel, padding)) > 1:
         rewritten = functools.partial(_merged, padding=padding, merged=merged)
     else:
@@ -94,17 +102,18 @@ def _pointwise(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arr
 
 
 def _pixels_to_merge(images: jax.Array, kernel: jax.Array, padding: int) -> int:
-    """How many neighbours in a row to compute as the features of one pixel (measured on AVX-512).
+    """How many neighbours in a row to compute as the features of one pixel (measured).
 
-    XLA's CPU backend is fast for 32 output features and more, of few input channels for 48.
+    XLA's CPU backend is fast for 32 output features and more, of few input channels for 48, and
+    slow for those that don't fill its registers (12 a pixel are better taken as 24).
     """
     height, width, channels, features = kernel.shape
-    wanted = 32 if height * width * channels >= 128 else 48
+    wanted = 48 if height * width * channels < 128 else 32 if features >= 16 else 24
     merged = 1
     while merged * features < wanted:
         merged *= 2
     columns = images.shape[2] + 2 * padding - width + 1
-    return merged if merged <= 4 and features >= 16 and columns % merged == 0 else 1
+    return merged if merged <= 4 and features >= 12 and columns % merged == 0 else 1
 
 
 def _merged(images: jax.Array, kernel: jax.Array, padding: int, merged: int) -> jax.Array:

@@ -1,25 +1,18 @@
 """The gradient of a convolution's kernel as matrix products, in the forms that a CPU computes fast.
 
-Both forms go through the pictures in chunks that stay in a core's cache, and sum in float32 or
-wider.
+They go through the pictures in chunks that stay in a core's cache, and sum in float32 or wider.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Transform = Callable[[list[jax.Array]], list[jax.Array]]
+from flaxnets import winograd
+from flaxnets.chunks import sum_over_chunks
 
-# Bytes of a chunk's input: about half of a core's second-level cache, or all of it for tiles, whose
-# sums are larger than the chunk.
+# Bytes of a chunk's input: about half of a core's second-level cache.
 CHUNK_BYTES = 2**20
-TILE_CHUNK_BYTES = 2**21
 
-# From here on tiles are faster (measured on AVX-512): enough channels that products outweigh the
-# transforms, and more tiles than channels, so that the sums are not what takes the time.
-TILE_CHANNELS = 128
 # Below so many features all taps are multiplied at once; their products would be too narrow.
 NARROW_FEATURES = 16
 
@@ -40,10 +33,8 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: 
     if size == 1 and padding == 0:
         flat = images.reshape(-1, channels), gradient.reshape(-1, features)
         return _product(*flat)[None, None]
-    tiles = gradient.shape[0] * -(-gradient.shape[1] // 2) * -(-gradient.shape[2] // 2)
-    wide = min(channels, features) >= TILE_CHANNELS and tiles >= max(channels, features)
-    if wide and (size, padding) == (3, 1):
-        return _by_tiles(images, gradient)
+    if winograd.suits(images, features, size, 1, padding):
+        return winograd.kernel_gradient(images, gradient)
     return _by_taps(images, gradient, size, padding)
 
 
@@ -56,35 +47,6 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
         dimension_numbers=(((a.ndim - 2,), (a.ndim - 2,)), (batch, batch)),
         preferred_element_type=jnp.promote_types(jnp.float32, a.dtype),
     )
-
-
-def _sum_over_chunks(
-    function: Callable[[jax.Array, jax.Array], jax.Array],
-    images: jax.Array,
-    gradient: jax.Array,
-    most: int,
-) -> jax.Array:
-    """Sum of ``function(images, gradient)`` over chunks of at most so many pictures.
-
-    Where the pictures lie spread over several devices, each sums its own.
-    """
-    count, devices = images.shape[0], jax.device_count()
-    shares = devices if count % devices == 0 else 1
-    share = count // shares
-    chunk = max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
-    images, gradient = (
-        x.reshape(shares, share // chunk, chunk, *x.shape[1:]) for x in (images, gradient)
-    )
-
-    def add(index: jax.Array, totals: jax.Array) -> jax.Array:
-        pictures = (
-            lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False) for x in (images, gradient)
-        )
-        return totals + jax.vmap(function)(*pictures)
-
-    result = jax.eval_shape(function, images[0, 0], gradient[0, 0])
-    totals = jnp.zeros((shares, *result.shape), result.dtype)
-    return lax.fori_loop(0, share // chunk, add, totals).sum(axis=0)
 
 
 def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
@@ -117,49 +79,4 @@ def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) ->
         return _product(x, g).reshape(channels, size, size, features).transpose(1, 2, 0, 3)
 
     chunk_bytes = rows * columns * channels * images.dtype.itemsize
-    return _sum_over_chunks(taps, images, gradient, CHUNK_BYTES // chunk_bytes)
-
-
-def _by_tiles(images: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Winograd's F(3x3, 2x2) (Lavin & Gray 2016, arXiv:1509.09308, section 4.2).
-
-    2x2 tiles of the gradient and the 4x4 tiles of the input under them are transformed so that 16
-    products take the place of 36. The rounding error is about twice that of the taps.
-    """
-    high, wide = -(-gradient.shape[1] // 2), -(-gradient.shape[2] // 2)
-
-    def transformed(x: jax.Array, transform: Transform, length: int) -> jax.Array:
-        """(n, 2 high + length - 2, 2 wide + length - 2, C) to (16, tiles, C)."""
-        rows = transform([x[:, i : i + 2 * high : 2] for i in range(length)])
-        both = [
-            part
-            for row in rows
-            for part in transform([row[:, :, j : j + 2 * wide : 2] for j in range(length)])
-        ]
-        return jnp.stack(both).reshape(16, -1, x.shape[-1])
-
-    def products(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        below, right = (2 * n + 1 - m for n, m in zip((high, wide), images.shape[1:3], strict=True))
-        x = jnp.pad(images, ((0, 0), (1, below), (1, right), (0, 0)))
-        below, right = (2 * n - m for n, m in zip((high, wide), gradient.shape[1:3], strict=True))
-        g = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
-        return _product(transformed(x, _input_tile, 4), transformed(g, _gradient_tile, 2))
-
-    picture_bytes = 16 * high * wide * (images.shape[-1] + gradient.shape[-1])
-    picture_bytes *= images.dtype.itemsize
-    sums = _sum_over_chunks(products, images, gradient, TILE_CHUNK_BYTES // picture_bytes)
-    sums = sums.reshape(4, 4, *sums.shape[1:])
-    rows = _taps(list(sums))
-    return jnp.stack([jnp.stack(_taps(list(row))) for row in rows])
-
-
-def _input_tile(d: list[jax.Array]) -> list[jax.Array]:
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]]
-
-
-def _gradient_tile(g: list[jax.Array]) -> list[jax.Array]:
-    return [g[0], (g[0] + g[1]) / 2, (g[0] - g[1]) / 2, g[1]]
-
-
-def _taps(m: list[jax.Array]) -> list[jax.Array]:
-    return [m[0] + m[1] + m[2], m[1] - m[2], m[1] + m[2] + m[3]]
+    return sum_over_chunks(taps, (images, gradient), CHUNK_BYTES // chunk_bytes)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from flaxnets import convolution, kernel_gradient, layers
+from flaxnets import convolution, kernel_gradient, layers, winograd
 from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
 
@@ -222,7 +222,7 @@ MUTANTS = (
         description="one sign is wrong in the transform of the input's tiles",
         expected=_isolated("layer1.0.conv1"),
         subject="128 channels, eval",
-        change=partial(edited, kernel_gradient._input_tile, ("d[3] - d[1]", "d[1] - d[3]")),
+        change=partial(edited, winograd._input_transform, ("d[3] - d[1]", "d[1] - d[3]")),
     ),
     Mutant(
         name="Winograd border lost",
@@ -231,12 +231,31 @@ MUTANTS = (
         subject="128 channels, eval",
         change=partial(
             edited,
-            kernel_gradient._by_tiles,
+            winograd._input_tiles,
             (
                 "((0, 0), (1, below), (1, right), (0, 0))",
                 "((0, 0), (0, below + 1), (0, right + 1), (0, 0))",
             ),
         ),
+    ),
+    Mutant(
+        name="Winograd rows and columns swapped",
+        description="a tile's four pixels come out transposed",
+        expected=_isolated("layer1.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(
+            edited,
+            winograd.convolve,
+            ("jnp.stack(row, axis=3)", "jnp.stack(row, axis=2)"),
+            ("jnp.stack(rows, axis=2)", "jnp.stack(rows, axis=3)"),
+        ),
+    ),
+    Mutant(
+        name="Winograd kernel gradient's tap wrong",
+        description="one sign is wrong where a kernel's gradient is put together from its products",
+        expected=_isolated("layer1.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(edited, winograd._taps, ("m[1] - m[2]", "m[2] - m[1]")),
     ),
     Mutant(
         name="bfloat16 in a float32 network",

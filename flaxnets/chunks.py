@@ -1,0 +1,55 @@
+"""A batch taken through a function in chunks of pictures that stay in a core's cache."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def sum_over_chunks(
+    function: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], most: int
+) -> jax.Array:
+    """Sum of ``function(*arrays)`` over chunks of at most ``most`` pictures, and of one at least.
+
+    Where the pictures lie spread over several devices, each sums its own.
+    """
+    parts, number = _split(arrays, most)
+    function = jax.vmap(function)
+
+    def add(index: jax.Array, totals: jax.Array) -> jax.Array:
+        return totals + function(*_chunk(parts, index))
+
+    first = _chunk(parts, 0)
+    result = jax.eval_shape(function, *first)
+    if number == 1:
+        return function(*first).sum(axis=0)
+    return lax.fori_loop(0, number, add, jnp.zeros(result.shape, result.dtype)).sum(axis=0)
+
+
+def map_over_chunks(
+    function: Callable[[jax.Array], jax.Array], images: jax.Array, most: int
+) -> jax.Array:
+    """``function(images)``, computed for chunks of at most ``most`` pictures, one at least."""
+    parts, number = _split((images,), most)
+    function = jax.vmap(function)
+    if number == 1:
+        result = function(*_chunk(parts, 0))[:, None]
+    else:
+        result = lax.map(lambda index: function(*_chunk(parts, index)), jnp.arange(number))
+        result = jnp.moveaxis(result, 0, 1)
+    return result.reshape(-1, *result.shape[3:])
+
+
+def _split(arrays: tuple[jax.Array, ...], most: int) -> tuple[list[jax.Array], int]:
+    """(N, ...) to (shares, number, chunk, ...), one share for each device; and the number."""
+    count, devices = arrays[0].shape[0], jax.device_count()
+    shares = devices if count % devices == 0 else 1
+    share = count // shares
+    chunk = max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
+    number = share // chunk
+    return [x.reshape(shares, number, chunk, *x.shape[1:]) for x in arrays], number
+
+
+def _chunk(parts: list[jax.Array], index: jax.Array | int) -> list[jax.Array]:
+    return [lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False) for x in parts]

@@ -1,0 +1,69 @@
+"""Chunks against the function applied to the whole batch."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxnets.chunks import map_over_chunks, sum_over_chunks
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 4, 5, 12, 100])
+def test_as_if_at_once(most: int) -> None:
+    images = jnp.arange(12 * 2 * 3, dtype=jnp.float32).reshape(12, 2, 3)
+    weights = jnp.arange(12, dtype=jnp.float32)
+    seen = []
+
+    def doubled(images: jax.Array) -> jax.Array:
+        seen.append(images.shape[0])
+        return 2 * images.swapaxes(1, 2)
+
+    np.testing.assert_array_equal(map_over_chunks(doubled, images, most), 2 * images.swapaxes(1, 2))
+    assert max(seen) <= max(1, most)
+    total = sum_over_chunks(lambda x, w: jnp.einsum("nij,n->ij", x, w), (images, weights), most)
+    np.testing.assert_array_equal(total, jnp.einsum("nij,n->ij", images, weights))
+
+
+TWO_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from flaxnets import kernel_gradient as module, winograd
+
+assert jax.device_count() == 2
+module.CHUNK_BYTES = winograd.CHUNK_BYTES = 2**15
+mesh = jax.make_mesh((2,), ("data",))
+shares = NamedSharding(mesh, PartitionSpec("data"))
+generator = np.random.default_rng(0)
+for form, channels, features in (("taps", 5, 20), ("taps", 5, 6), ("tiles", 5, 6)):
+    arrays = [generator.normal(size=(8, 6, 6, n)).astype(np.float32) for n in (channels, features)]
+    def gradient(x, g):
+        return module._by_taps(x, g, 3, 1) if form == "taps" else winograd.kernel_gradient(x, g)
+    out = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(gradient, in_shardings=shares, out_shardings=out).lower(*arrays).compile()
+    text = compiled.as_text()
+    assert text.count(" all-reduce(") == 1, text
+    assert "all-gather" not in text and "collective-permute" not in text, text
+    alone = jax.jit(gradient)(*(jax.device_put(x, jax.devices()[0]) for x in arrays))
+    np.testing.assert_allclose(compiled(*jax.device_put(arrays, shares)), alone, atol=1e-4)
+
+images = generator.normal(size=(8, 6, 6, 5)).astype(np.float32)
+kernel = generator.normal(size=(3, 3, 5, 6)).astype(np.float32)
+compiled = jax.jit(
+    winograd.convolve, in_shardings=(shares, out), out_shardings=shares
+).lower(images, kernel).compile()
+text = compiled.as_text()
+assert not any(f" {call}(" in text for call in ("all-reduce", "all-gather", "all-to-all")), text
+assert "collective-permute" not in text, text
+found = compiled(jax.device_put(images, shares), jax.device_put(kernel, out))
+np.testing.assert_allclose(found, jax.jit(winograd.convolve)(images, kernel), atol=1e-5)
+"""
+
+
+def test_each_device_computes_its_own_pictures() -> None:
+    """The devices exchange their sums once, and no pictures."""
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=os.environ | settings, check=True)
