@@ -9,6 +9,7 @@ Winograd's algorithm. Which form runs is decided at lowering.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def conv2d(
     if groups > 1:
         return plain(images, kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
-        rewritten = functools.partial(_pointwise, stride=stride)
+        rewritten: Callable[..., jax.Array] = functools.partial(_pointwise, stride=stride)
     elif winograd.suits(images, kernel.shape[3], kernel.shape[0], stride, padding):
         rewritten = winograd.convolve
     elif stride == 1 and (merged := _pixels_to_merge(images, kernel, padding)) > 1:

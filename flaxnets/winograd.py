@@ -58,8 +58,8 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     features = kernel.shape[-1]
     high, wide = -(-height // 2), -(-width // 2)
-    factors = _both_ways(kernel, _kernel_transform)
-    factors = jnp.stack([factor for row in factors for factor in row])
+    rows = _both_ways(kernel, _kernel_transform)
+    factors = jnp.stack([factor for row in rows for factor in row])
 
     def convolved(images: jax.Array) -> jax.Array:
         tiles = _input_tiles(images, high, wide)
