@@ -21,9 +21,9 @@ def sum_over_chunks(
         return totals + function(*_chunk(parts, index))
 
     first = _chunk(parts, 0)
-    result = jax.eval_shape(function, *first)
     if number == 1:
         return function(*first).sum(axis=0)
+    result = jax.eval_shape(function, *first)
     return lax.fori_loop(0, number, add, jnp.zeros(result.shape, result.dtype)).sum(axis=0)
 
 

@@ -6,6 +6,7 @@ are transformed so that 16 products take the place of 36. The rounding error is 
 the direct form.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -34,17 +35,18 @@ def suits(images: jax.Array, features: int, size: int, stride: int, padding: int
         (size, stride, padding) == (3, 1, 1)
         and images.dtype in (jnp.float32, jnp.float64)
         and min(channels, features) >= FEWEST_CHANNELS
-        and images.shape[0] * _tiles_a_picture(images) >= max(channels, features)
+        and images.shape[0] * math.prod(_grid(images)) >= max(channels, features)
     )
 
 
-def _tiles_a_picture(images: jax.Array) -> int:
-    return -(-images.shape[1] // 2) * -(-images.shape[2] // 2)
+def _grid(images: jax.Array) -> tuple[int, int]:
+    """Rows and columns of a picture's tiles."""
+    return -(-images.shape[1] // 2), -(-images.shape[2] // 2)
 
 
-def _chunk(images: jax.Array, features: int) -> int:
-    """Pictures of a chunk, at most."""
-    tiles, channels = _tiles_a_picture(images), images.shape[-1]
+def _pictures_a_chunk(images: jax.Array, features: int) -> int:
+    """At most so many."""
+    tiles, channels = math.prod(_grid(images)), images.shape[-1]
     tile_bytes = 16 * (channels + features) * images.dtype.itemsize
     return max(CHUNK_BYTES // (tiles * tile_bytes), -(-max(channels, features) // tiles))
 
@@ -57,7 +59,7 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     height, width = images.shape[1:3]
     features = kernel.shape[-1]
-    high, wide = -(-height // 2), -(-width // 2)
+    high, wide = _grid(images)
     rows = _both_ways(kernel, _kernel_transform)
     factors = jnp.stack([factor for row in rows for factor in row])
 
@@ -68,7 +70,8 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
         rows = [jnp.stack(row, axis=3) for row in _both_ways(products, _output_transform)]
         return jnp.stack(rows, axis=2).reshape(-1, 2 * high, 2 * wide, features)
 
-    return map_over_chunks(convolved, images, _chunk(images, features))[:, :height, :width]
+    most = _pictures_a_chunk(images, features)
+    return map_over_chunks(convolved, images, most)[:, :height, :width]
 
 
 def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -77,17 +80,16 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
     Returns:
         (3, 3, C, O).
     """
-    high, wide = -(-images.shape[1] // 2), -(-images.shape[2] // 2)
+    high, wide = _grid(images)
 
     def products(images: jax.Array, gradient: jax.Array) -> jax.Array:
         below, right = 2 * high - gradient.shape[1], 2 * wide - gradient.shape[2]
         gradient = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
-        tiles = _tiles(gradient, _gradient_transform, 2, high, wide)
-        return lax.dot_general(
-            _input_tiles(images, high, wide), tiles, (((1,), (1,)), ((0,), (0,)))
-        )
+        gradient_tiles = _tiles(gradient, _gradient_transform, 2, high, wide)
+        tiles = _input_tiles(images, high, wide)
+        return lax.dot_general(tiles, gradient_tiles, (((1,), (1,)), ((0,), (0,))))
 
-    most = _chunk(images, gradient.shape[-1])
+    most = _pictures_a_chunk(images, gradient.shape[-1])
     sums = sum_over_chunks(products, (images, gradient), most)
     rows = _both_ways(sums.reshape(4, 4, *sums.shape[1:]), _taps)
     return jnp.stack([jnp.stack(row) for row in rows])

@@ -31,10 +31,10 @@ def test_as_if_at_once(most: int) -> None:
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from flaxnets import kernel_gradient as module, winograd
+from flaxnets import convolution, kernel_gradient as module, winograd
 
 assert jax.device_count() == 2
-module.CHUNK_BYTES = winograd.CHUNK_BYTES = 2**15
+module.CHUNK_BYTES = winograd.CHUNK_BYTES = 2**14
 mesh = jax.make_mesh((2,), ("data",))
 shares = NamedSharding(mesh, PartitionSpec("data"))
 generator = np.random.default_rng(0)
@@ -59,7 +59,7 @@ text = compiled.as_text()
 assert not any(f" {call}(" in text for call in ("all-reduce", "all-gather", "all-to-all")), text
 assert "collective-permute" not in text, text
 found = compiled(jax.device_put(images, shares), jax.device_put(kernel, out))
-np.testing.assert_allclose(found, jax.jit(winograd.convolve)(images, kernel), atol=1e-5)
+np.testing.assert_allclose(found, convolution._plain(images, kernel, 1, 1, 1), atol=1e-4)
 """
 
 

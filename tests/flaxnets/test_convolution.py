@@ -63,6 +63,21 @@ def test_value_is_the_plain_one():
     np.testing.assert_array_equal(convolution.conv2d(images, kernel, *options), expected)
 
 
+def test_kernels_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match="square"):
+        convolution.conv2d(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 1, 2, 2)))
+
+
+def test_twelve_features_are_computed_two_pixels_at_a_time():
+    images, kernel = jnp.zeros((2, 8, 6, 48)), jnp.zeros((3, 3, 48, 12))
+    assert convolution._pixels_to_merge(images, kernel, 1) == 2
+    draw = np.random.default_rng(0).standard_normal
+    with jax.enable_x64(True):
+        images, kernel = jnp.asarray(draw(images.shape)), jnp.asarray(draw(kernel.shape))
+        found = convolution.conv2d(images, kernel, 1, 1)
+        assert worst(found, convolution._plain(images, kernel, 1, 1, 1)) < 1e-13
+
+
 def test_float32_kernel_gradient_is_as_exact_as_xlas():
     draw = np.random.default_rng(0).standard_normal
     images, gradient = draw((32, 16, 16, 8)), draw((32, 16, 16, 8))

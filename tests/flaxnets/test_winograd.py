@@ -32,7 +32,7 @@ def plain_kernel_gradient(images: jax.Array, kernel: jax.Array, gradient: jax.Ar
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_in_float64(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], chunk: int) -> None:
-    monkeypatch.setattr(winograd, "_chunk", lambda images, features: chunk)
+    monkeypatch.setattr(winograd, "_pictures_a_chunk", lambda images, features: chunk)
     with jax.enable_x64():
         images, kernel, gradient = arrays(shape, 6)
         found = winograd.convolve(images, kernel)
