@@ -42,7 +42,7 @@ _NETWORKS: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int]], ...] = (
     (
         "zero_pad_both",
         "resnet20",
-        RESNET | {"shortcut": "zero_pad_both", "widths": (4, 9)},
+        RESNET | {"shortcut": "zero_pad_both", "widths": (8, 17)},
         (2, HEIGHT, WIDTH),
     ),
     ("avg_pool_pad", "resnet20", RESNET | {"shortcut": "avg_pool_pad"}, (2, HEIGHT, WIDTH)),
