@@ -1,6 +1,7 @@
 """A batch taken through a function in chunks of pictures that stay in a core's cache."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,34 @@ def map_over_chunks(
         result = lax.map(lambda index: function(*_chunk(parts, index)), jnp.arange(number))
         result = jnp.moveaxis(result, 0, 1)
     return result.reshape(-1, *result.shape[3:])
+
+
+def update_over_chunks(
+    function: Callable[..., tuple[jax.Array, Any]],
+    target: jax.Array,
+    arrays: tuple[jax.Array, ...],
+    most: int,
+) -> tuple[jax.Array, Any]:
+    """``function(target, *arrays)``, chunk by chunk: a new ``target``, and what is to be summed.
+
+    The new target takes the old one's place, without another array of its size.
+    """
+    parts, number = _split((target, *arrays), most)
+    function = jax.vmap(function)
+
+    def update(index: jax.Array | int, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        target, totals = carry
+        chunk, terms = function(*_chunk([target, *parts[1:]], index))
+        target = lax.dynamic_update_index_in_dim(target, chunk, index, axis=1)
+        return target, jax.tree.map(jnp.add, totals, terms)
+
+    _, terms = jax.eval_shape(function, *_chunk(parts, 0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), terms)
+    if number == 1:
+        result, totals = update(0, (parts[0], zeros))
+    else:
+        result, totals = lax.fori_loop(0, number, update, (parts[0], zeros))
+    return result.reshape(target.shape), jax.tree.map(lambda x: x.sum(axis=0), totals)
 
 
 def _split(arrays: tuple[jax.Array, ...], most: int) -> tuple[list[jax.Array], int]:

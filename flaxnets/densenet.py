@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import rules
+from flaxnets.dense_run import LENGTH, can_run, run_layers
 from flaxnets.layers import (
     INITS,
     FeatureMaps,
@@ -143,7 +144,10 @@ class DenseLayer(nnx.Module):
 
     def __call__(self, maps: FeatureMaps) -> jax.Array:
         """All maps so far, (N, H, W, C_in), to the k new ones (N, H, W, k)."""
-        y = self.conv1(relu(self.norm1(maps)))
+        return self.grow(self.conv1(relu(self.norm1(maps))))
+
+    def grow(self, y: jax.Array) -> jax.Array:
+        """What follows the first convolution."""
         if self.dropout1 is not None:
             y = self.dropout1(y)
         if self.bottleneck:
@@ -173,9 +177,15 @@ class DenseBlock(nnx.Module):
         """(N, H, W, C_in) to maps of (N, H, W, C_in + size * k), in the config's order."""
         observe = FeatureMaps if self.use_running_average else standardize
         maps = observe(x)
-        for index in range(1, self.size + 1):
-            new = observe(getattr(self, f"denselayer{index}")(maps))
-            maps = new + maps if self.new_first else maps + new
+        layers = [getattr(self, f"denselayer{index}") for index in range(1, self.size + 1)]
+        for first in range(0, self.size, LENGTH):
+            run = layers[first : first + LENGTH]
+            if all(type(layer) is DenseLayer for layer in run) and can_run(run, maps):
+                maps = run_layers(run, maps, new_first=self.new_first)
+                continue
+            for layer in run:
+                new = observe(layer(maps))
+                maps = new + maps if self.new_first else maps + new
         return maps
 
 

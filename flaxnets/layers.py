@@ -152,27 +152,54 @@ def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
     return FeatureMaps(x, *_normalize(_widened(x), epsilon))
 
 
+def standardize_gradient(
+    maps: FeatureMaps, gradients: FeatureMaps, epsilon: float = 1e-5
+) -> jax.Array:
+    """Gradient of ``standardize``'s input, from its result and the gradients of that."""
+    assert maps.normalized is not None
+    assert maps.var is not None
+    residuals = maps.normalized, jnp.sqrt(maps.var + epsilon)
+    statistics = gradients.normalized, gradients.mean, gradients.var
+    (through_normalized,) = _normalize_backward(epsilon, residuals, statistics)
+    return gradients.values + through_normalized.astype(gradients.values.dtype)
+
+
 def _widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(jnp.float32, x.dtype))
 
 
+# Pixels that are summed one after the other on a CPU.
+BLOCK_PIXELS = 64
+
+
 @jax.jit
 def _channel_mean(x: jax.Array) -> jax.Array:
-    """(..., C) to (C,): the mean over all axes but the last; on a CPU over one after the other.
+    """(..., C) to (C,): the mean over all axes but the last; on a CPU the mean of blocks' means.
 
     In one go a CPU's long float32 sum is several times as far off as PyTorch's, which is kept in
     double. What is off in a mean is off in every pixel alike, and adds up in the layers below. A
     GPU adds in a tree, and every reduction is a kernel.
     """
-    return lax.platform_dependent(
-        x, cpu=_mean_by_axes, default=lambda x: x.mean(tuple(range(x.ndim - 1)))
+    axes = tuple(range(x.ndim - 1))
+    default = functools.partial(jnp.mean, axis=axes)
+    if x.ndim != 4:
+        return default(x)
+    return lax.platform_dependent(x, cpu=_mean_by_blocks, default=default)
+
+
+def _mean_by_blocks(x: jax.Array) -> jax.Array:
+    """Blocks are summed as products with a row of ones, which is fast, and no compiler makes one
+    long sum of.
+    """
+    n, height, width, channels = x.shape
+    pixels = height * width
+    block = max(size for size in range(1, BLOCK_PIXELS + 1) if pixels % size == 0)
+    blocks = x.reshape(-1, block, channels)
+    weights = jnp.full((blocks.shape[0], 1, block), 1 / block, x.dtype)
+    means = lax.dot_general(
+        weights, blocks, (((2,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST
     )
-
-
-def _mean_by_axes(x: jax.Array) -> jax.Array:
-    while x.ndim > 1:
-        x = x.mean(-2)
-    return x
+    return means.reshape(n, -1, channels).mean(1).mean(0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -235,7 +262,8 @@ _add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), None), _add_bias_backward)
 
 
 @jax.custom_vjp
-def _scale_and_shift(normalized: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+def scale_and_shift(normalized: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """(..., C) * (C,) + (C,)."""
     return normalized * scale + bias
 
 
@@ -246,9 +274,9 @@ def _scale_and_shift_backward(residuals: Any, gradient: jax.Array) -> Any:
     return gradient * scale, count * means[0], count * means[1]
 
 
-_scale_and_shift.defvjp(
+scale_and_shift.defvjp(
     lambda normalized, scale, bias: (
-        _scale_and_shift(normalized, scale, bias),
+        scale_and_shift(normalized, scale, bias),
         (normalized, scale),
     ),
     _scale_and_shift_backward,
@@ -257,7 +285,7 @@ _scale_and_shift.defvjp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
-    """``_scale_and_shift`` of the normalised input; the input's mean and biased variance.
+    """``scale_and_shift`` of the normalised input; the input's mean and biased variance.
 
     Written as one because the gradients of scale and bias are, but for a factor, the means that the
     normalisation's gradient needs.
@@ -333,15 +361,31 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...].astype(wide), self.var[...].astype(wide)
             normalized = (values.astype(wide) - mean) / jnp.sqrt(var + self.epsilon)
-            return _scale_and_shift(normalized, scale, bias).astype(self.dtype)
+            return scale_and_shift(normalized, scale, bias).astype(self.dtype)
         if isinstance(x, FeatureMaps):
             assert x.normalized is not None
-            y = _scale_and_shift(x.normalized, scale, bias)
+            y = scale_and_shift(x.normalized, scale, bias)
             statistics = x.mean, x.var
         else:
             y, *statistics = _batch_norm(values.astype(wide), scale, bias, self.epsilon)
         self._update_running_statistics(*statistics, values.shape)
         return y.astype(self.dtype)
+
+    def affine(self, dtype: Dtype) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+        """What it does to maps of ``dtype``: ``(maps - mean) * scale + bias``, (C,) each.
+
+        In training mode the mean is None, and the maps are those that are already normalised.
+        """
+        wide = jnp.promote_types(jnp.promote_types(jnp.float32, self.mean.dtype), dtype)
+        scale, bias = (p[...].astype(wide) for p in (self.scale, self.bias))
+        if not self.use_running_average:
+            return None, scale, bias
+        deviation = jnp.sqrt(self.var[...].astype(wide) + self.epsilon)
+        return self.mean[...].astype(wide), scale / deviation, bias
+
+    def track(self, maps: FeatureMaps) -> None:
+        """Move the running statistics as a call in training mode does."""
+        self._update_running_statistics(maps.mean, maps.var, maps.values.shape)
 
     def _update_running_statistics(self, mean: Any, var: Any, shape: tuple[int, ...]) -> None:
         count = math.prod(shape[:-1])
@@ -452,15 +496,16 @@ def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
 
 def avg_pool(x: jax.Array, size: int) -> jax.Array:
     """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); incomplete windows are left out."""
-    n, height, width, channels = x.shape
+    height, width = x.shape[1:3]
     if min(height, width) < size:
         raise ValueError(
             f"a map of {height}x{width} is too small for {size}x{size} average pooling; "
             "use larger pictures"
         )
-    height, width = height // size, width // size
-    windows = x[:, : height * size, : width * size].reshape(n, height, size, width, size, channels)
-    return windows.mean((2, 4))
+    height, width = height // size * size, width // size * size
+    # A mean over two axes of windows is slow on CPUs.
+    parts = [x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]
+    return sum(parts[1:], start=parts[0]) / size**2
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:

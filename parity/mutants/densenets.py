@@ -14,7 +14,7 @@ MUTANTS = (
         subject="densenet, eval",
         change=partial(
             edited,
-            densenet.DenseLayer.__call__,
+            densenet.DenseLayer.grow,
             ("relu(self.norm2(y))", "self.norm2(relu(y))"),
         ),
     ),

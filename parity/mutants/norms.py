@@ -185,7 +185,7 @@ MUTANTS = (
         subject="resnet, eval",
         change=partial(
             edited,
-            layers._scale_and_shift,
+            layers.scale_and_shift,
             ("return normalized * scale + bias", "return normalized * bias + scale"),
         ),
     ),

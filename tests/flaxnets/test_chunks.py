@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxnets.chunks import map_over_chunks, sum_over_chunks
+from flaxnets.chunks import map_over_chunks, sum_over_chunks, update_over_chunks
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 4, 5, 12, 100])
@@ -26,6 +26,22 @@ def test_as_if_at_once(most: int) -> None:
     assert max(seen) <= max(1, most)
     total = sum_over_chunks(lambda x, w: jnp.einsum("nij,n->ij", x, w), (images, weights), most)
     np.testing.assert_array_equal(total, jnp.einsum("nij,n->ij", images, weights))
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 4, 5, 12, 100])
+def test_an_update_as_if_at_once(most: int) -> None:
+    target = jnp.arange(12 * 3, dtype=jnp.float32).reshape(12, 3)
+    factors = jnp.arange(12, dtype=jnp.float32)
+
+    def update(target: jax.Array, factors: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        product = target * factors[:, None]
+        return target + product, {"sum": product.sum(0), "count": jnp.array(len(target))}
+
+    result, sums = update_over_chunks(update, target, (factors,), most)
+    expected, expected_sums = update(target, factors)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(sums["sum"], expected_sums["sum"])
+    assert sums["count"] == 12
 
 
 TWO_DEVICES = """

@@ -1,0 +1,365 @@
+"""Neighbouring layers of a dense block over one buffer of maps, as a CPU computes them fast.
+
+Written out, each layer concatenates, scales and rectifies all maps before it, and keeps the results
+for its gradient: memory and time that grow with L^2. Here the layers of a run read and extend one
+array, of which nothing else is kept but the outputs of the first convolutions; what lies between is
+computed again for the gradient, for few pictures at a time, which stay in a core's cache. On a CPU
+a run is moreover one loop, compiled once, over layers that are all as wide as its widest, with zero
+weights for the maps that a layer does not read.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from flaxnets.chunks import map_over_chunks, update_over_chunks
+from flaxnets.convolution import conv2d
+from flaxnets.intercept import is_watched
+from flaxnets.layers import (
+    BatchNorm,
+    Conv,
+    FeatureMaps,
+    relu,
+    scale_and_shift,
+    standardize,
+    standardize_gradient,
+)
+
+# Layers in a run: the more, the less there is to compile and the more is computed with zeros.
+LENGTH = 8
+
+# Bytes of the feature maps that are read at a time: about half of a core's second-level cache.
+CHUNK_BYTES = 2**20
+
+
+class Expansion(NamedTuple):
+    """A layer's first norm, ReLU and 1x1 convolution.
+
+    ``relu((maps - mean) * scale + bias) @ kernel``, where the mean is None if maps are normalised.
+
+    Attributes:
+        mean: (C,), float32 or wider.
+        scale: (C,).
+        bias: (C,).
+        kernel: (C, 4k), in the compute dtype.
+    """
+
+    mean: jax.Array | None
+    scale: jax.Array
+    bias: jax.Array
+    kernel: jax.Array
+
+
+class Growth(NamedTuple):
+    """The variables of the rest of a layer, which takes an expansion's output to new maps.
+
+    Attributes:
+        numbers: what can have a gradient.
+        others: counters and keys.
+    """
+
+    numbers: nnx.State
+    others: nnx.State
+
+
+class Run(NamedTuple):
+    """What does not change from step to step, or from layer to layer.
+
+    Attributes:
+        graph: of a layer's growth.
+        length: layers.
+        channels: C_in of the first.
+        growth_rate: k.
+        new_first: new maps lie in front of those that were read, not behind.
+        training: whether new maps are normalised.
+    """
+
+    graph: nnx.GraphDef
+    length: int
+    channels: int
+    growth_rate: int
+    new_first: bool
+    training: bool
+
+    @property
+    def width(self) -> int:
+        """Channels after the last layer."""
+        return self.channels + self.length * self.growth_rate
+
+    def read(self, index: int) -> slice:
+        """The buffer's channels that a layer reads."""
+        if self.new_first:
+            return slice((self.length - index) * self.growth_rate, self.width)
+        return slice(0, self.channels + index * self.growth_rate)
+
+    def written(self, index: Any) -> Any:
+        """The first of the buffer's channels that a layer writes."""
+        if self.new_first:
+            return (self.length - 1 - index) * self.growth_rate
+        return self.channels + index * self.growth_rate
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _grow_maps(
+    graph: nnx.GraphDef, expanded: jax.Array, numbers: nnx.State, others: nnx.State
+) -> tuple[jax.Array, Growth]:
+    """(N, H, W, 4k) to new maps (N, H, W, k), and the variables after that."""
+    layer: Any = nnx.merge(graph, numbers, others, copy=True)
+    return layer.grow(expanded), Growth(*nnx.state(layer, _is_number, ...))
+
+
+def can_run(layers: Sequence[Any], maps: FeatureMaps) -> bool:
+    """Whether :func:`run_layers` computes what the layers do.
+
+    So it is where they are being compiled, are alike and as they were made, and nobody watches
+    them.
+    """
+    training = maps.normalized is not None
+
+    def as_made(layer: Any) -> bool:
+        return (
+            layer.bottleneck
+            and type(layer.norm1) is BatchNorm
+            and layer.norm1.use_running_average is not training
+            and type(layer.conv1) is Conv
+            and layer.conv1.kernel.shape[:2] == (1, 1)
+            and layer.conv1.bias is None
+        )
+
+    def kind(layer: Any) -> Any:
+        graph, state = nnx.split(_without_expansion(layer))
+        return graph, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+
+    return (
+        len(layers) > 1
+        and isinstance(maps.values, jax.core.Tracer)
+        and not is_watched()
+        and all(as_made(layer) for layer in layers)
+        and all(kind(layer) == kind(layers[0]) for layer in layers[1:])
+    )
+
+
+def run_layers(layers: Sequence[Any], maps: FeatureMaps, *, new_first: bool) -> FeatureMaps:
+    """Apply ``flaxnets.densenet.DenseLayer``s in turn, each to the maps of all before it.
+
+    Args:
+        layers: such that :func:`can_run`.
+        maps: of (N, H, W, C_in).
+        new_first: whether a layer's new maps lie in front of those that it read.
+
+    Returns:
+        Maps of (N, H, W, C_in + length * k).
+    """
+    training = maps.normalized is not None
+    x = maps.normalized if maps.normalized is not None else maps.values
+    rests = [_without_expansion(layer) for layer in layers]
+    graph, *_ = nnx.split(rests[0])
+    growth_rate = layers[0].conv2.kernel.shape[-1]
+    run = Run(graph, len(layers), x.shape[-1], growth_rate, new_first, training)
+    expansions = [
+        _expansion(layer, x.dtype, run.read(index), run.width) for index, layer in enumerate(layers)
+    ]
+    growths = [Growth(*nnx.state(rest, _is_number, ...)) for rest in rests]
+    buffer, new, after = _run(run, x, _stacked(expansions), _stacked(growths))
+    maps = dataclasses.replace(maps, normalized=None)
+    for index, (layer, rest) in enumerate(zip(layers, rests, strict=True)):
+        nnx.update(rest, *_layer(after, index))
+        if training:
+            layer.norm1.track(maps)
+        each = _layer(new, index)
+        maps = each + maps if new_first else maps + each
+    return dataclasses.replace(maps, normalized=buffer) if training else FeatureMaps(buffer)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(run: Run, x: jax.Array, expansions: Expansion, growths: Growth) -> Any:
+    """From the maps that the first layer reads, and stacked variables, to all maps.
+
+    Returns:
+        The buffer of all maps, normalised in training; ``FeatureMaps`` of the new ones, stacked,
+        that lack the normalised; and the growths' variables after it.
+    """
+    return _run_forward(run, x, expansions, growths)[0]
+
+
+def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth) -> Any:
+    buffer, (expanded, new, after) = lax.platform_dependent(
+        x,
+        expansions,
+        growths,
+        cpu=functools.partial(_grow, run, _loop, _expand_in_chunks),
+        default=functools.partial(_grow, run, _write_out, _expand),
+    )
+    return (buffer, new, after), (buffer, expanded, new, expansions, growths)
+
+
+def _run_backward(run: Run, residuals: Any, gradients: Any) -> Any:
+    buffer_gradient, new_gradients, after_gradients = gradients
+    total, (expansion_gradients, number_gradients) = lax.platform_dependent(
+        *residuals,
+        buffer_gradient,
+        new_gradients,
+        after_gradients.numbers,
+        cpu=functools.partial(_gradients, run, _loop, _add_gradients_in_chunks),
+        default=functools.partial(_gradients, run, _write_out, _add_gradients),
+    )
+    gradients = Growth(number_gradients, None)  # type: ignore[arg-type]
+    return total[..., run.read(0)], expansion_gradients, gradients
+
+
+_run.defvjp(_run_forward, _run_backward)
+
+
+def _grow(run: Run, over_layers: Any, expand: Any, x: jax.Array, *stacked: Any) -> Any:
+    def grow(buffer: jax.Array, index: Any, expansion: Expansion, growth: Growth) -> Any:
+        expanded = expand(buffer, expansion, _seen(run, index))
+        values, after = _grow_maps(run.graph, expanded, *growth)
+        new = standardize(values) if run.training else FeatureMaps(values)
+        kept = new.values if new.normalized is None else new.normalized
+        buffer = lax.dynamic_update_slice_in_dim(buffer, kept, run.written(index), axis=3)
+        return buffer, (expanded, dataclasses.replace(new, normalized=None), after)
+
+    return over_layers(grow, _widen(x, run.read(0), run.width), stacked)
+
+
+def _gradients(
+    run: Run,
+    over_layers: Any,
+    add_gradients: Any,
+    buffer: jax.Array,
+    *stacked_and_gradients: Any,
+) -> Any:
+    *residuals, buffer_gradient, new_gradients, after_gradients = stacked_and_gradients
+
+    def back(total: jax.Array, index: Any, *layer: Any) -> Any:
+        expanded, new, expansion, growth, new_gradient, after_gradient = layer
+        place = run.written(index), run.growth_rate
+        kept, gradient = (lax.dynamic_slice_in_dim(x, *place, axis=3) for x in (buffer, total))
+        if run.training:
+            new = dataclasses.replace(new, normalized=kept)
+            new_gradient = dataclasses.replace(new_gradient, normalized=gradient)
+            gradient = standardize_gradient(new, new_gradient)
+        else:
+            gradient += new_gradient.values
+
+        def grow(expanded: jax.Array, numbers: nnx.State) -> Any:
+            values, after = _grow_maps(run.graph, expanded, numbers, growth.others)
+            return values, after.numbers
+
+        _, transpose = jax.vjp(grow, expanded, growth.numbers)
+        gradient, of_numbers = transpose((gradient, after_gradient))
+        total, of_expansion = add_gradients(total, buffer, gradient, expansion, _seen(run, index))
+        return total, (of_expansion, of_numbers)
+
+    stacked = *residuals, new_gradients, after_gradients
+    return over_layers(back, buffer_gradient, stacked, reverse=True)
+
+
+def _seen(run: Run, index: Any) -> slice:
+    """The channels to compute with: a layer's own, where it is known which layer it is."""
+    return run.read(index) if isinstance(index, int) else slice(None)
+
+
+def _expand(maps: jax.Array, expansion: Expansion, seen: slice) -> jax.Array:
+    """(N, H, W, C), of which the channels ``seen`` are read, to (N, H, W, 4k)."""
+    mean, scale, bias, kernel = jax.tree.map(lambda x: x[seen], expansion)
+    maps = maps[..., seen] if mean is None else maps[..., seen] - mean
+    active = relu(scale_and_shift(maps, scale, bias).astype(kernel.dtype))
+    return conv2d(active, kernel[None, None])
+
+
+def _add_gradients(
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion, seen: slice
+) -> tuple[jax.Array, Expansion]:
+    """Add the gradient of the maps to ``total``; return that, and the expansion's."""
+    _, transpose = jax.vjp(functools.partial(_expand, seen=seen), maps, expansion)
+    of_maps, of_expansion = transpose(gradient)
+    return total + of_maps, of_expansion
+
+
+def _expand_in_chunks(maps: jax.Array, expansion: Expansion, seen: slice) -> jax.Array:
+    def expand(maps: jax.Array) -> jax.Array:
+        return _expand(maps, expansion, seen)
+
+    return map_over_chunks(expand, maps, _pictures_a_chunk(maps))
+
+
+def _add_gradients_in_chunks(
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion, seen: slice
+) -> tuple[jax.Array, Expansion]:
+    def add(total: jax.Array, maps: jax.Array, gradient: jax.Array) -> Any:
+        return _add_gradients(total, maps, gradient, expansion, seen)
+
+    return update_over_chunks(add, total, (maps, gradient), _pictures_a_chunk(maps))
+
+
+def _pictures_a_chunk(maps: jax.Array) -> int:
+    return CHUNK_BYTES // (maps[0].size * maps.dtype.itemsize)
+
+
+def _loop(
+    function: Callable[..., Any], carry: Any, stacked: tuple[Any, ...], *, reverse: bool = False
+) -> Any:
+    """``carry, output = function(carry, index, *layer)`` for every layer.
+
+    Returns:
+        The last carry, and the outputs, stacked.
+    """
+    length = jax.tree.leaves(stacked)[0].shape[0]
+
+    def step(carry: Any, each: Any) -> Any:
+        index, layer = each
+        return function(carry, index, *layer)
+
+    return lax.scan(step, carry, (jnp.arange(length), stacked), reverse=reverse)
+
+
+def _write_out(
+    function: Callable[..., Any], carry: Any, stacked: tuple[Any, ...], *, reverse: bool = False
+) -> Any:
+    """What ``_loop`` does, without a loop and with an index that is a number."""
+    length = jax.tree.leaves(stacked)[0].shape[0]
+    outputs: list[Any] = [None] * length
+    for index in sorted(range(length), reverse=reverse):
+        carry, outputs[index] = function(carry, index, *_layer(stacked, index))
+    return carry, _stacked(outputs)
+
+
+def _expansion(layer: Any, dtype: Any, channels: slice, width: int) -> Expansion:
+    """A layer's, with zeros for the channels of a buffer that it does not read."""
+    kernel = layer.conv1.kernel[0, 0].astype(layer.conv1.dtype)
+    expansion = Expansion(*layer.norm1.affine(dtype), kernel)  # type: ignore[call-arg]
+    return jax.tree.map(lambda x: _widen(x, channels, width, axis=0), expansion)
+
+
+def _widen(x: jax.Array, channels: slice, width: int, axis: int = -1) -> jax.Array:
+    """``x`` at ``channels`` of ``width`` along an axis, and zeros elsewhere."""
+    edges = [(0, 0)] * x.ndim
+    edges[axis] = (channels.start, width - channels.stop)
+    return jnp.pad(x, edges)
+
+
+def _without_expansion(layer: Any) -> Any:
+    """A module of the same variables without those of the first norm and convolution."""
+    rest = copy.copy(layer)
+    del rest.norm1, rest.conv1
+    return rest
+
+
+def _is_number(_: Any, variable: Any) -> bool:
+    return bool(jnp.issubdtype(variable.dtype, jnp.inexact))
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _layer(stacked: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], stacked)
