@@ -18,8 +18,9 @@ from jax import lax
 from flaxnets.intercept import is_watched
 
 # From so many on a loop is used. It keeps what the gradient needs in stacked arrays, and copies
-# them: shorter rows are faster written out.
+# them: shorter rows are faster written out. A CPU compiles slowly and does not mind the copies.
 FEWEST = 64
+FEWEST_ON_CPU = 5
 
 REST = nnx.Not(nnx.Param)
 
@@ -31,12 +32,13 @@ def run_in_turn(blocks: Iterable[Any], x: jax.Array) -> jax.Array:
     (``flaxnets.intercept``).
     """
     blocks = list(blocks)
-    if len(blocks) < FEWEST or is_watched() or not isinstance(x, jax.core.Tracer):
+    fewest = FEWEST_ON_CPU if jax.default_backend() == "cpu" else FEWEST
+    if len(blocks) < fewest or is_watched() or not isinstance(x, jax.core.Tracer):
         for block in blocks:
             x = block(x)
         return x
     for row in _rows(blocks):
-        if len(row) < FEWEST:
+        if len(row) < fewest:
             for each in row:
                 x = each.block(x)
         else:

@@ -36,7 +36,8 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return loop(row, x)
 
     monkeypatch.setattr(repetition, "_loop", noted)
-    monkeypatch.setattr(repetition, "FEWEST", 2)
+    for name in ("FEWEST", "FEWEST_ON_CPU"):
+        monkeypatch.setattr(repetition, name, 2)
     return lengths
 
 
@@ -89,7 +90,7 @@ def test_evaluation_is_a_loop_too(loops: list[int]) -> None:
 
 
 def test_short_rows_are_written_out(monkeypatch: pytest.MonkeyPatch, loops: list[int]) -> None:
-    monkeypatch.setattr(repetition, "FEWEST", 4)
+    monkeypatch.setattr(repetition, "FEWEST_ON_CPU", 4)
     arch, options, _ = NETWORKS["resnet"]
     step(flaxnets.create(arch, rngs=nnx.Rngs(0), **options))
     assert loops == [4]
