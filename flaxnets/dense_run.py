@@ -124,13 +124,14 @@ def can_run(layers: Sequence[Any], maps: FeatureMaps) -> bool:
     training = maps.normalized is not None
 
     def as_made(layer: Any) -> bool:
-        return (
+        return bool(
             layer.bottleneck
             and type(layer.norm1) is BatchNorm
             and layer.norm1.use_running_average is not training
             and type(layer.conv1) is Conv
             and layer.conv1.kernel.shape[:2] == (1, 1)
             and layer.conv1.bias is None
+            and type(layer.conv2) is Conv
         )
 
     def kind(layer: Any) -> Any:

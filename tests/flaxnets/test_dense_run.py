@@ -107,6 +107,30 @@ def test_a_run_computes_what_its_layers_compute(
         assert runs == [3, 2]
 
 
+def test_gradients_of_gradients(runs: list[int]) -> None:
+    with jax.enable_x64(True):
+        model = make(dtype="float64", param_dtype="float64", block_sizes=(2,))
+        model.train()
+        graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
+        x = jax.random.normal(jax.random.key(1), (2, 4, 4, 3), jnp.float64)
+
+        def second(watched: bool) -> Any:
+            def loss(parameters: Any) -> jax.Array:
+                model: Any = nnx.merge(graphdef, parameters, rest, copy=True)
+                if not watched:
+                    return jnp.square(model(x)).sum()
+                with intercepted(model, lambda _path, _module, call, *args: call(*args)):
+                    return jnp.square(model(x)).sum()
+
+            def penalty(parameters: Any) -> jax.Array:
+                return sum(jnp.square(y).sum() for y in jax.tree.leaves(jax.grad(loss)(parameters)))
+
+            return jax.jit(jax.grad(penalty), compiler_options=COMPILER_OPTIONS)(parameters)
+
+        assert_equal(second(watched=False), second(watched=True))
+        assert runs == [2]
+
+
 def without_bottleneck() -> nnx.Module:
     return make(bottleneck=False)
 
