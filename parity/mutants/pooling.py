@@ -60,9 +60,7 @@ MUTANTS = (
         description="the sum over 2x2 pixels is divided by 2",
         expected=Place("layers", "transition1"),
         subject="densenet, eval",
-        change=partial(
-            edited, layers.avg_pool, ("windows.mean((2, 4))", "windows.sum((2, 4)) / size")
-        ),
+        change=partial(edited, layers.avg_pool, ("/ size**2", "/ size")),
     ),
     Mutant(
         name="average-pooling counts padding",
@@ -73,9 +71,9 @@ MUTANTS = (
             edited,
             layers.avg_pool,
             (
-                "height, width = height // size, width // size",
+                "height, width = height // size * size, width // size * size",
                 "x = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))\n"
-                "    height, width = -(-height // size), -(-width // size)",
+                "    height, width = -(-height // size) * size, -(-width // size) * size",
             ),
         ),
     ),

@@ -125,13 +125,10 @@ MUTANTS = (
             densenet.DenseBlock.__call__,
             (
                 "new = observe(",
-                "layer, first = (\n"
-                '            getattr(self, f"denselayer{number}").norm1 for number in (index, 1)\n'
-                "        )\n"
-                "        for of in ('mean', 'var'):\n"
-                "            kept, other = getattr(layer, of), getattr(first, of)[...]\n"
-                "            kept.set_value(kept[...].at[: len(other)].set(other))\n"
-                "        new = observe(",
+                "for of in ('mean', 'var'):\n"
+                "                kept, other = (getattr(x.norm1, of) for x in (layer, layers[0]))\n"
+                "                kept.set_value(kept[...].at[: other.size].set(other[...]))\n"
+                "            new = observe(",
             ),
         ),
     ),
