@@ -106,7 +106,8 @@ class Run(NamedTuple):
         return self.channels + index * self.growth_rate
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Traced once for all layers of a block, and compiled as if it were not a function of its own.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _grow_maps(
     graph: nnx.GraphDef, expanded: jax.Array, numbers: nnx.State, others: nnx.State
 ) -> tuple[jax.Array, Growth]:
@@ -280,9 +281,15 @@ def _add_gradients(
     total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion, seen: slice
 ) -> tuple[jax.Array, Expansion]:
     """Add the gradient of the maps to ``total``; return that, and the expansion's."""
-    _, transpose = jax.vjp(functools.partial(_expand, seen=seen), maps, expansion)
-    of_maps, of_expansion = transpose(gradient)
-    return total + of_maps, of_expansion
+    if seen == slice(None):
+        _, transpose = jax.vjp(functools.partial(_expand, seen=seen), maps, expansion)
+        of_maps, of_expansion = transpose(gradient)
+        return total + of_maps, of_expansion
+    own = jax.tree.map(lambda x: x[seen], expansion)
+    part, of_own = _add_gradients(total[..., seen], maps[..., seen], gradient, own, slice(None))
+    total = lax.dynamic_update_slice_in_dim(total, part, seen.start, axis=3)
+    width = maps.shape[-1]
+    return total, jax.tree.map(lambda x: _widen(x, seen, width, axis=0), of_own)
 
 
 def _expand_in_chunks(maps: jax.Array, expansion: Expansion, seen: slice) -> jax.Array:
