@@ -5,7 +5,7 @@ for its gradient: memory and time that grow with L^2. Here the layers of a run r
 array, of which nothing else is kept but the outputs of the first convolutions; what lies between is
 computed again for the gradient, for few pictures at a time, which stay in a core's cache. On a CPU
 a run is moreover one loop, compiled once, over layers that are all as wide as its widest, with zero
-weights for the maps that a layer does not read.
+weights for the maps that a layer does not read. ``nnx.capture`` sees nothing of what is inside.
 """
 
 import copy
