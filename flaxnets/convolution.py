@@ -1,11 +1,11 @@
 """The one convolution that every network here calls, in forms that a CPU computes fast.
 
 On a GPU or TPU the convolution and its gradients are XLA's own. XLA's CPU backend computes 1x1
-convolutions and the gradients of narrow ones at a small part of the machine's speed (the kernel's
-by swapping the batch with the features, the input's of a strided convolution by spreading it with
-zeros), so there, and only there, they are rewritten: as matrix products over slices of the input,
-and as gradients of a convolution of stride 1 over the input's phases; and wide 3x3 convolutions by
-Winograd's algorithm. Which form runs is decided at lowering.
+convolutions and most gradients at a small part of the machine's speed (the kernel's by swapping the
+batch with the features, the input's of a strided convolution by spreading it with zeros), so there,
+and only there, they are rewritten: as matrix products over slices of the input
+(``flaxnets.kernel_gradient``) or over neighbourhoods of its pixels (``flaxnets.im2col``); and wide
+3x3 convolutions by Winograd's algorithm. Which form runs is decided at lowering.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxnets import winograd
+from flaxnets import im2col, winograd
 from flaxnets.kernel_gradient import kernel_gradient
 
 
@@ -50,6 +50,8 @@ def conv2d(
         rewritten: Callable[..., jax.Array] = functools.partial(_pointwise, stride=stride)
     elif winograd.suits(images, kernel.shape[3], kernel.shape[0], stride, padding):
         rewritten = winograd.convolve
+    elif im2col.suits(images, kernel.shape[3], kernel.shape[0]):
+        rewritten = functools.partial(im2col.convolve, stride=stride, padding=padding)
     elif stride == 1 and (merged := _pixels_to_merge(images, kernel, padding)) > 1:
         rewritten = functools.partial(_merged, padding=padding, merged=merged)
     else:
@@ -72,8 +74,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = residuals
     plain = functools.partial(_plain_gradients, stride, padding, groups)
-    if groups > 1 or padding >= kernel.shape[0]:
-        rewritten = functools.partial(_neighbourhood_gradients, stride, padding, groups)
+    if groups > 1:
+        rewritten = functools.partial(_grouped_gradients, stride, padding, groups)
     else:
         rewritten = functools.partial(_cpu_gradients, stride, padding)
     return lax.platform_dependent(images, kernel, gradient, cpu=rewritten, default=plain)
@@ -145,7 +147,7 @@ def _plain_gradients(
     return transpose(gradient)
 
 
-def _neighbourhood_gradients(
+def _grouped_gradients(
     stride: int,
     padding: int,
     groups: int,
@@ -154,21 +156,13 @@ def _neighbourhood_gradients(
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Through products of every pixel's neighbourhood with the kernel, one for each group."""
-    height, width = gradient.shape[1:3]
     size, _, channels, features = kernel.shape
 
     def product(x: jax.Array, k: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        taps = [
-            x[:, row : row + (height - 1) * stride + 1 : stride, column:][
-                :, :, : (width - 1) * stride + 1 : stride
-            ]
-            for row in range(size)
-            for column in range(size)
-        ]
-        patches = jnp.stack(taps).reshape(size**2, -1, groups, channels)
+        x = im2col.neighbourhoods(x, size, stride, padding)
+        x = x.reshape(*x.shape[:3], size**2, groups, channels)
         k = k.reshape(size**2, channels, groups, features // groups)
-        return jnp.einsum("tpgc,tcgo->pgo", patches, k).reshape(gradient.shape)
+        return jnp.einsum("nhwtgc,tcgo->nhwgo", x, k).reshape(gradient.shape)
 
     _, transpose = jax.vjp(product, images, kernel)
     return transpose(gradient)
@@ -177,48 +171,19 @@ def _neighbourhood_gradients(
 def _cpu_gradients(
     stride: int, padding: int, images: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    if stride > 1:
-        height, width = gradient.shape[1:3]
-        phases, split = jax.vjp(
-            lambda x: _split_phases(x, kernel.shape[0], stride, padding, height, width), images
-        )
-        folded, fold = jax.vjp(lambda k: _fold_kernel(k, stride), kernel)
-        phases_gradient, folded_gradient = _cpu_gradients(1, 0, phases, folded, gradient)
-        return *split(phases_gradient), *fold(folded_gradient)
-    size = kernel.shape[0]
-    # The barrier keeps the flip from being folded back into the convolution, which then is slow.
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
-    return images_gradient, kernel_gradient(images, gradient, size, padding).astype(kernel.dtype)
-
-
-def _split_phases(
-    images: jax.Array, size: int, stride: int, padding: int, height: int, width: int
-) -> jax.Array:
-    """Pixels whose coordinates agree modulo ``stride``, as channels of one smaller map.
-
-    (N, H, W, C) to (N, H' + t - 1, W' + t - 1, min(stride, size)^2 C) for an output of H' x W' and
-    t = ceil(size / stride) taps in each phase.
-    """
-    taps = -(-size // stride)
-    needed = ((height + taps - 1) * stride, (width + taps - 1) * stride)
-    after = [want - have - padding for want, have in zip(needed, images.shape[1:3], strict=True)]
-    edges = [(0, 0, 0), *((padding, end, 0) for end in after), (0, 0, 0)]
-    padded = lax.pad(images, jnp.zeros((), images.dtype), edges)
-    used = range(min(stride, size))
-    phases = [padded[:, row::stride, column::stride] for row in used for column in used]
-    return jnp.concatenate(phases, axis=-1)
-
-
-def _fold_kernel(kernel: jax.Array, stride: int) -> jax.Array:
-    """The kernel that does to ``_split_phases`` with stride 1 what ``kernel`` does with ``stride``.
-
-    (k, k, C, O) to (t, t, min(stride, k)^2 C, O).
-    """
-    size, _, channels, features = kernel.shape
-    used = min(stride, size)
-    taps = -(-size // stride)
-    extra = taps * used - size
-    kernel = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps, used, taps, used, channels, features)
-    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, used**2 * channels, features)
+    size, _, _, features = kernel.shape
+    if size == 1 and padding == 0:
+        pixels, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], images)
+        (images_gradient,) = spread(_pointwise(gradient, kernel.swapaxes(2, 3)))
+        of_kernel = kernel_gradient(pixels, gradient, 1, 0)
+    elif winograd.suits(images, features, size, stride, padding) or not (
+        stride > 1 or padding >= size or im2col.suits(images, features, size)
+    ):
+        # The barrier keeps the flip from being folded into the convolution, which then is slow.
+        flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+        images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
+        of_kernel = kernel_gradient(images, gradient, size, padding)
+    else:
+        images_gradient = im2col.images_gradient(images, kernel, gradient, stride, padding)
+        of_kernel = im2col.kernel_gradient(images, kernel, gradient, stride, padding)
+    return images_gradient, of_kernel.astype(kernel.dtype)

@@ -15,14 +15,12 @@ from flaxnets.layers import (
     FeatureMaps,
     Init,
     Layers,
-    avg_pool,
     check_images,
-    global_avg_pool,
-    max_pool_3x3_stride_2,
     relu,
     standardize,
 )
 from flaxnets.network import Network
+from flaxnets.pooling import avg_pool, global_avg_pool, max_pool_3x3_stride_2
 
 Stem = Literal["imagenet", "cifar"]
 Concat = Literal["old_new", "new_old"]

@@ -482,37 +482,6 @@ class Layers:
 relu = jax.jit(jax.nn.relu)
 
 
-def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (N, ceil(H/2), ceil(W/2), C); the padding of 1 counts as -inf."""
-    return lax.reduce_window(
-        x,
-        -jnp.inf,
-        lax.max,
-        window_dimensions=(1, 3, 3, 1),
-        window_strides=(1, 2, 2, 1),
-        padding=((0, 0), (1, 1), (1, 1), (0, 0)),
-    )
-
-
-def avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """(N, H, W, C) to (N, floor(H/size), floor(W/size), C); incomplete windows are left out."""
-    height, width = x.shape[1:3]
-    if min(height, width) < size:
-        raise ValueError(
-            f"a map of {height}x{width} is too small for {size}x{size} average pooling; "
-            "use larger pictures"
-        )
-    height, width = height // size * size, width // size * size
-    # A mean over two axes of windows is slow on CPUs.
-    parts = [x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]
-    return sum(parts[1:], start=parts[0]) / size**2
-
-
-def global_avg_pool(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (N, C)."""
-    return x.mean((1, 2))
-
-
 def check_images(x: jax.Array) -> None:
     """Raise ``ValueError`` unless ``x`` is a floating-point batch (N, H, W, 3)."""
     if x.ndim != 4 or x.shape[-1] != 3:

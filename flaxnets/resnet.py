@@ -15,11 +15,10 @@ from flaxnets.layers import (
     Layers,
     Sequential,
     check_images,
-    global_avg_pool,
-    max_pool_3x3_stride_2,
     relu,
 )
 from flaxnets.network import Network
+from flaxnets.pooling import global_avg_pool, max_pool_3x3_stride_2
 from flaxnets.shortcuts import SHORTCUTS, Shortcut, make_shortcut
 
 Block = Literal["basic", "bottleneck"]

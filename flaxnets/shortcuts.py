@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxnets.layers import Layers, Sequential, avg_pool
+from flaxnets.layers import Layers, Sequential
+from flaxnets.pooling import avg_pool
 
 Shortcut = Literal[
     "zero_pad_end", "zero_pad_both", "avg_pool_pad", "projection", "projection_biased"

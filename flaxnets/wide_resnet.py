@@ -9,8 +9,9 @@ from flax import nnx
 from flax.typing import Dtype
 
 from flaxnets import rules
-from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, global_avg_pool, relu
+from flaxnets.layers import INITS, Init, Layers, Sequential, check_images, relu
 from flaxnets.network import Network
+from flaxnets.pooling import global_avg_pool
 from flaxnets.preactivation import Block, DropoutBefore, PreactivationBlock, StrideOn
 
 ProjectionInput = Literal["activated", "raw"]

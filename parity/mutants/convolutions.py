@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from flaxnets import convolution, kernel_gradient, layers, winograd
+from flaxnets import convolution, im2col, kernel_gradient, layers, winograd
 from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
 
@@ -127,7 +127,7 @@ MUTANTS = (
         subject="groups, eval",
         change=partial(
             edited,
-            convolution._neighbourhood_gradients,
+            convolution._grouped_gradients,
             (
                 "k.reshape(size**2, channels, groups, features // groups)",
                 "k.reshape(size**2, channels, features // groups, groups).swapaxes(2, 3)",
@@ -177,19 +177,44 @@ MUTANTS = (
         subject="resnet, eval",
         change=partial(
             edited,
-            convolution._split_phases,
-            ("(padding, end, 0) for end in after", "(padding + 1, end - 1, 0) for end in after"),
+            im2col.neighbourhoods,
+            (
+                "((0, 0), (padding, padding), (padding, padding), (0, 0))",
+                "((0, 0), (padding + 1, padding - 1), (padding + 1, padding - 1), (0, 0))",
+            ),
         ),
     ),
     Mutant(
         name="strided gradient's taps transposed",
-        description="rows and columns of taps are swapped where a strided kernel is folded",
+        description="rows and columns of taps are swapped in the gradient of a strided input",
         expected=_isolated("layer2.0.conv1"),
         subject="resnet, eval",
         change=partial(
             edited,
-            convolution._fold_kernel,
-            ("kernel.transpose(0, 2, 1, 3, 4, 5)", "kernel.transpose(2, 0, 1, 3, 4, 5)"),
+            im2col.images_gradient,
+            ("kernel.reshape(", "kernel.swapaxes(0, 1).reshape("),
+        ),
+    ),
+    Mutant(
+        name="strided kernel gradient's taps transposed",
+        description="the same in the gradient of a strided kernel",
+        expected=_isolated("layer2.0.conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            im2col.kernel_gradient,
+            (".reshape(kernel.shape)", ".reshape(kernel.shape).swapaxes(0, 1)"),
+        ),
+    ),
+    Mutant(
+        name="wide strided convolution's taps transposed",
+        description="the same in the forward pass of a convolution of many channels",
+        expected=_isolated("layer2.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(
+            edited,
+            im2col.convolve,
+            ("kernel.reshape(", "kernel.swapaxes(0, 1).reshape("),
         ),
     ),
     Mutant(
@@ -205,16 +230,24 @@ MUTANTS = (
     ),
     Mutant(
         name="wide kernel gradient misses a row of taps",
-        description="the same, in the form for many features",
+        description="the same, of a whole row, in the form for many features",
+        expected=_isolated("layer1.0.conv1"),
+        subject="16 channels, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_taps,
+            ("stack(products).reshape(size, ch", "stack(products).at[0].set(0).reshape(size, ch"),
+        ),
+    ),
+    Mutant(
+        name="stem's kernel gradient misses a row of taps",
+        description="the same in the form for few input channels",
         expected=_isolated("conv1"),
         subject="16 channels, eval",
         change=partial(
             edited,
             kernel_gradient._by_taps,
-            (
-                "_product(x[i * columns :][:pixels], g) for i",
-                "_product(x[i * columns :][:pixels], g) * (i > 0) for i",
-            ),
+            ("stack(products).reshape(size, s", "stack(products).at[0].set(0).reshape(size, s"),
         ),
     ),
     Mutant(

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 
-from flaxnets import layers, resnet
+from flaxnets import layers, pooling, resnet
 from parity.mutants.changes import edited, replaced
 from parity.mutants.mutant import Mutant, Place
 
@@ -29,12 +29,8 @@ MUTANTS = (
         subject="functions",
         change=partial(
             edited,
-            layers.max_pool_3x3_stride_2,
-            (
-                "return lax",
-                "x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))\n    return lax",
-            ),
-            ("padding=((0, 0), (1, 1), (1, 1), (0, 0))", 'padding="VALID"'),
+            pooling._largest,
+            ("_windows(x, -jnp.inf)", "_windows(x, 0)"),
         ),
     ),
     Mutant(
@@ -44,8 +40,8 @@ MUTANTS = (
         subject="ImageNet stem, eval",
         change=partial(
             edited,
-            layers.max_pool_3x3_stride_2,
-            ("((0, 0), (1, 1), (1, 1), (0, 0))", '"SAME"'),
+            pooling._windows,
+            ("((0, 0), (1, 1), (1, 1), (0, 0))", "((0, 0), (0, 2), (0, 2), (0, 0))"),
         ),
     ),
     Mutant(
@@ -60,7 +56,7 @@ MUTANTS = (
         description="the sum over 2x2 pixels is divided by 2",
         expected=Place("layers", "transition1"),
         subject="densenet, eval",
-        change=partial(edited, layers.avg_pool, ("/ size**2", "/ size")),
+        change=partial(edited, pooling.avg_pool, ("/ size**2", "/ size")),
     ),
     Mutant(
         name="average-pooling counts padding",
@@ -69,7 +65,7 @@ MUTANTS = (
         subject="densenet, odd sizes, eval",
         change=partial(
             edited,
-            layers.avg_pool,
+            pooling.avg_pool,
             (
                 "height, width = height // size * size, width // size * size",
                 "x = jnp.pad(x, ((0, 0), (0, -height % size), (0, -width % size), (0, 0)))\n"
@@ -82,13 +78,13 @@ MUTANTS = (
         description="the sum over all pixels, not their mean",
         expected=Place("layers", "fc"),
         subject="resnet, eval",
-        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.sum((1, 2))")),
+        change=partial(edited, pooling.global_avg_pool, ("x.mean((1, 2))", "x.sum((1, 2))")),
     ),
     Mutant(
         name="maximum in global pooling",
         description="the maximum over all pixels, not their mean",
         expected=Place("layers", "fc"),
         subject="resnet, eval",
-        change=partial(edited, layers.global_avg_pool, ("x.mean((1, 2))", "x.max((1, 2))")),
+        change=partial(edited, pooling.global_avg_pool, ("x.mean((1, 2))", "x.max((1, 2))")),
     ),
 )

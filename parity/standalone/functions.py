@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from flaxnets import layers
+from flaxnets import layers, pooling
 from parity.budget import DTYPES, relative_error
 from parity.comparison import Comparison
 from parity.execution import full_precision
@@ -28,9 +28,9 @@ TorchFunction = Callable[[torch.Tensor], torch.Tensor]
 def _functions() -> dict[str, tuple[JaxFunction, TorchFunction]]:
     return {
         "ReLU": (layers.relu, F.relu),
-        "max pooling": (layers.max_pool_3x3_stride_2, lambda x: F.max_pool2d(x, 3, 2, 1)),
-        "average pooling": (lambda x: layers.avg_pool(x, 2), lambda x: F.avg_pool2d(x, 2)),
-        "global pooling": (layers.global_avg_pool, lambda x: x.mean((2, 3))),
+        "max pooling": (pooling.max_pool_3x3_stride_2, lambda x: F.max_pool2d(x, 3, 2, 1)),
+        "average pooling": (lambda x: pooling.avg_pool(x, 2), lambda x: F.avg_pool2d(x, 2)),
+        "global pooling": (pooling.global_avg_pool, lambda x: x.mean((2, 3))),
     }
 
 

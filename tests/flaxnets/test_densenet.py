@@ -9,7 +9,7 @@ from flax import nnx
 
 import flaxnets
 from flaxnets.densenet import DenseNet, DenseNetConfig, cifar_densenet
-from flaxnets.layers import max_pool_3x3_stride_2
+from flaxnets.pooling import max_pool_3x3_stride_2
 
 
 def tiny(**options: object) -> DenseNetConfig:

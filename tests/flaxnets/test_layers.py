@@ -247,40 +247,6 @@ def test_feature_maps_change_nothing(training: bool, gradients: Callable) -> Non
     assert int(ours[-1]["num_batches_tracked"][...]) == training
 
 
-# Pooling
-
-
-def pool(x: np.ndarray, size: int, stride: int, padding: int, reduce: object) -> np.ndarray:
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = np.pad(x, pads, constant_values=-np.inf)
-    height, width = ((length - size) // stride + 1 for length in padded.shape[1:3])
-    out = np.empty((len(x), height, width, x.shape[-1]))
-    for row, column in itertools.product(range(height), range(width)):
-        top, left = row * stride, column * stride
-        out[:, row, column] = reduce(padded[:, top : top + size, left : left + size], axis=(1, 2))
-    return out
-
-
-@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 2)])
-def test_max_pool(height: int, width: int) -> None:
-    x = normal(2, height, width, 3) - 10  # padding of 0 would win everywhere at the border
-    y = layers.max_pool_3x3_stride_2(x)
-    np.testing.assert_array_equal(y, pool(x, 3, 2, 1, np.max))
-
-
-@pytest.mark.parametrize(("size", "height", "width"), [(2, 4, 6), (2, 5, 7), (3, 7, 8), (1, 2, 3)])
-def test_avg_pool(size: int, height: int, width: int) -> None:
-    x = normal(2, height, width, 3)
-    y = layers.avg_pool(x, size)
-    assert y.shape == (2, height // size, width // size, 3)
-    np.testing.assert_allclose(y, pool(x, size, size, 0, np.mean), rtol=1e-5, atol=1e-6)
-
-
-def test_global_avg_pool() -> None:
-    x = normal(2, 3, 5, 4)
-    np.testing.assert_allclose(layers.global_avg_pool(x), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
-
-
 # Initialisation
 
 CHANNELS, FEATURES, SIZE = 40, 60, 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flaxnets import layers
+from flaxnets import layers, pooling
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -101,12 +101,12 @@ def test_batch_norm_in_float32_is_as_exact_as_torchs(offset: float) -> None:
 def test_pooling(size: tuple[int, int]) -> None:
     x = RNG.normal(size=(2, *size, 3)) - 10
     assert_close(
-        layers.max_pool_3x3_stride_2(jnp.asarray(x)), functional.max_pool2d(nchw(x), 3, 2, 1)
+        pooling.max_pool_3x3_stride_2(jnp.asarray(x)), functional.max_pool2d(nchw(x), 3, 2, 1)
     )
     if min(size) > 1:
-        assert_close(layers.avg_pool(jnp.asarray(x), 2), functional.avg_pool2d(nchw(x), 2))
+        assert_close(pooling.avg_pool(jnp.asarray(x), 2), functional.avg_pool2d(nchw(x), 2))
     assert_close(
-        layers.global_avg_pool(jnp.asarray(x)),
+        pooling.global_avg_pool(jnp.asarray(x)),
         functional.adaptive_avg_pool2d(nchw(x), 1).flatten(1),
     )
 
@@ -115,7 +115,7 @@ def test_max_pool_shares_out_the_gradient_of_ties_as_torch_does() -> None:
     """A ReLU before the pooling makes ties of zeros; the first of them gets the gradient."""
     x = np.maximum(RNG.normal(size=(2, 7, 6, 2)) - 1, 0)
     weights = RNG.normal(size=(2, 4, 3, 2))
-    ours = jax.grad(lambda x: (layers.max_pool_3x3_stride_2(x) * weights).sum())(jnp.asarray(x))
+    ours = jax.grad(lambda x: (pooling.max_pool_3x3_stride_2(x) * weights).sum())(jnp.asarray(x))
     inputs = nchw(x).requires_grad_()
     (functional.max_pool2d(inputs, 3, 2, 1) * nchw(weights)).sum().backward()
     assert_close(ours, inputs.grad)

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 import flaxnets
-from flaxnets.layers import Layers, max_pool_3x3_stride_2
+from flaxnets.layers import Layers
+from flaxnets.pooling import max_pool_3x3_stride_2
 from flaxnets.resnet import ResidualBlock, ResNet, ResNetConfig, cifar_resnet
 from flaxnets.shortcuts import SHORTCUTS, PadShortcut, make_shortcut
 
