@@ -19,6 +19,8 @@ from parity.libraries import WAYS, computing
 from parity.naming import Rename, unchanged
 from parity.record import Batches, RunError, Trace, record_flax, record_torch
 from parity.updates import compare_updates
+from parity.whole import CHECK as WHOLE
+from parity.whole import compare_whole
 
 Name = TypeVar("Name", bound=str)
 
@@ -170,12 +172,18 @@ def _compare_runs(
         found = [judge.failure("layers", error.layer, str(error))]
     else:
         calls = flax.calls
-        found = (
-            judge.traces(oracle, flax)
-            if rounded is None
-            else _compare_float32(pair, judge, oracle, flax, rounded, batches)
-        )
+        references: list[Trace] = []
+        if rounded is None:
+            found = judge.traces(oracle, flax)
+        else:
+            references = _reference_runs(pair, rounded, batches, training=judge.mode == "train")
+            found = _compare_float32(pair, judge, oracle, flax, references)
         del flax
+        if WHOLE in checks:
+            found += compare_whole(
+                judge, model, batches, pair.rename, pair.finish, oracle, references
+            )
+        del references
     if "isolated layers" in checks:
         found += compare_layers(
             judge, pair.torch, model, oracle, calls, pair.rename, rounded=rounded
@@ -188,15 +196,9 @@ def _compare_float32(
     judge: Judge,
     oracle: Trace,
     flax: Trace,
-    rounded: nn.Module,
-    batches: Batches,
+    references: list[Trace],
 ) -> list[Comparison]:
     training = judge.mode == "train"
-    references = []
-    for way in WAYS:
-        with computing(way):
-            run = pair.run_torch(batches, training=training, module=rounded)
-            references.append(dataclasses.replace(run, inputs={}))
     allowed = layer_budgets(oracle, references)
     return judge.traces(
         oracle,
@@ -207,6 +209,18 @@ def _compare_float32(
             gradient_oracle(pair, oracle, run, allowed, training) for run in references
         ],
     )
+
+
+def _reference_runs(
+    pair: Pair, rounded: nn.Module, batches: Batches, *, training: bool
+) -> list[Trace]:
+    """The PyTorch module in float32, in each of the ways that it can compute."""
+    references = []
+    for way in WAYS:
+        with computing(way):
+            run = pair.run_torch(batches, training=training, module=rounded)
+            references.append(dataclasses.replace(run, inputs={}))
+    return references
 
 
 def layer_budgets(oracle: Trace, references: Iterable[Trace]) -> dict[str, Error]:

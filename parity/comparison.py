@@ -24,6 +24,7 @@ NETWORK_CHECKS = {
     "parameter gradients": "of the loss, every parameter, from the last layer back",
     "input gradient": "of the loss",
     "statistics": "batch norm's running mean, running variance and batch count",
+    "whole network": "the same of the network compiled as one program, as it is used",
     "updates": "parameters, momentum and statistics after each of several updates by SGD",
 }
 CHECKS = NETWORK_CHECKS | {
@@ -42,7 +43,7 @@ CHECKS = NETWORK_CHECKS | {
 STAGES = (
     *({"parameters", "bridge", "names"}, {"isolated layers"}, {"layers"}, {"logits"}, {"loss"}),
     {"layer gradients", "parameter gradients", "input gradient"},
-    *({"statistics"}, {"updates"}),
+    *({"statistics"}, {"whole network"}, {"updates"}),
     CHECKS.keys() - NETWORK_CHECKS.keys(),
 )
 

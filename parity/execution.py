@@ -66,7 +66,7 @@ def gradients(
     labels: jax.Array,
     *,
     training: bool,
-    handler: Handler = run_layers,
+    handler: Handler | None = run_layers,
 ) -> tuple[jax.Array, jax.Array, nnx.State, nnx.State, jax.Array]:
     """Mean cross-entropy and its gradients.
 
@@ -75,7 +75,7 @@ def gradients(
         images: (N, H, W, C).
         labels: (N,).
         training: training mode, with every dropout rate 0; else evaluation mode.
-        handler: stands between the submodules.
+        handler: stands between the submodules; None leaves the network to itself.
 
     Returns:
         The loss, the logits, all state but the parameters after the run, the gradients of the
@@ -84,7 +84,7 @@ def gradients(
 
     def loss(parameters: Any, images: jax.Array) -> Any:
         run = Split(model.graphdef, parameters, model.rest).module(training=training)
-        with intercepted(run, handler):
+        with contextlib.nullcontext() if handler is None else intercepted(run, handler):
             logits = run(images)
         return _cross_entropy(logits, labels), (logits, Split.of(run).rest)
 

@@ -207,10 +207,10 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        name="wide strided convolution's taps transposed",
-        description="the same in the forward pass of a convolution of many channels",
-        expected=_isolated("layer2.0.conv1"),
-        subject="128 channels, eval",
+        name="wide convolution's taps transposed",
+        description="rows and columns of taps are swapped where few pixels have many channels",
+        expected=_isolated("layer1.0.conv1"),
+        subject="few pixels of 128 channels, eval",
         change=partial(
             edited,
             im2col.convolve,
@@ -231,7 +231,7 @@ MUTANTS = (
     Mutant(
         name="wide kernel gradient misses a row of taps",
         description="the same, of a whole row, in the form for many features",
-        expected=_isolated("layer1.0.conv1"),
+        expected=_isolated("layer2.0.conv2"),
         subject="16 channels, eval",
         change=partial(
             edited,

@@ -22,6 +22,7 @@ Subject = Callable[[int], Iterable[Comparison]]
 # At least 8 channels: without AVX-512, PyTorch 2.14's oneDNN writes past the end of its memory in
 # the kernel's gradient of a strided 1x1 convolution of 4 (float32, channels_last).
 RESNET = {"stage_sizes": (1, 1), "widths": (8, 16), "stem_width": 8, "shortcut": "projection"}
+WIDE = RESNET | {"stem_width": 128, "stage_sizes": (1,), "widths": (128,)}
 BOTTLENECK = RESNET | {"block": "bottleneck", "stem_width": 8}
 PREACT = RESNET | {"shortcut_input": "activated"}
 DENSENET = {"block_sizes": (2, 1), "growth_rate": 4, "stem_width": 6}
@@ -47,12 +48,8 @@ _NETWORKS: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int]], ...] = (
     ),
     ("avg_pool_pad", "resnet20", RESNET | {"shortcut": "avg_pool_pad"}, (2, HEIGHT, WIDTH)),
     ("16 channels", "resnet20", RESNET | {"stem_width": 16}, (2, HEIGHT, WIDTH)),
-    (
-        "128 channels",
-        "resnet20",
-        RESNET | {"stem_width": 128, "stage_sizes": (1,), "widths": (128,)},
-        (4, 12, 12),
-    ),
+    ("128 channels", "resnet20", WIDE, (4, 12, 12)),
+    ("few pixels of 128 channels", "resnet20", WIDE, (2, HEIGHT, WIDTH)),
     ("bottleneck", "resnet50_cifar", BOTTLENECK, (2, HEIGHT, WIDTH)),
     ("groups", "resnet50_cifar", BOTTLENECK | {"groups": 2}, (2, HEIGHT, WIDTH)),
     ("ImageNet stem", "resnet50", BOTTLENECK, (2, 4 * HEIGHT, 4 * WIDTH)),
@@ -74,6 +71,13 @@ _NETWORKS: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int]], ...] = (
     ),
 )
 
+# What is seen only where nobody watches the layers: dense layers that share an array, and a row of
+# equal blocks that is a loop.
+_WHOLE: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("dense run", "densenet_bc_40_12", DENSENET | {"block_sizes": (3, 2)}),
+    ("row of blocks", "resnet20", RESNET | {"stage_sizes": (7,), "widths": (8,)}),
+)
+
 # Optimizer and schedule of the recipe that a tiny ResNet is trained by in step with PyTorch.
 _TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "momentum": ({"momentum": 0.9, "weight_decay": 5e-4}, {}),
@@ -85,10 +89,17 @@ _TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def network(case: Case, mode: Mode, dtype: DType, seed: int) -> Iterator[Comparison]:
-    """A network by every check but its updates, which training shows in less time."""
-    checks = NETWORK_CHECKS.keys() - {"updates"}
+    """A network layer by layer (its updates are shown by training in less time)."""
+    checks = NETWORK_CHECKS.keys() - {"updates", "whole network"}
     pair = make_pair(case, seed=seed)
     for group in check_pair(pair, dtypes=[dtype], modes=[mode], checks=checks):
+        yield from group
+
+
+def whole(case: Case, seed: int) -> Iterator[Comparison]:
+    """A network compiled as one program, in training."""
+    pair = make_pair(case, seed=seed)
+    for group in check_pair(pair, dtypes=["float64"], modes=["train"], checks=["whole network"]):
         yield from group
 
 
@@ -105,6 +116,8 @@ def _subjects() -> dict[str, Subject]:
             subjects[f"{title}, {mode}"] = partial(network, case, mode, "float64")
         if title == "resnet":
             subjects["resnet, float32"] = partial(network, case, "eval", "float32")
+    for title, arch, overrides in _WHOLE:
+        subjects[title] = partial(whole, Case(title, arch, overrides, HEIGHT, WIDTH, 2))
     for title, name in (
         ("kuangliu's densenet", "kuangliu, densenet"),
         ("meliketoy's wrn", "meliketoy"),
