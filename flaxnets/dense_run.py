@@ -93,8 +93,10 @@ class Run(NamedTuple):
         """Channels after the last layer."""
         return self.channels + self.length * self.growth_rate
 
-    def read(self, index: int) -> slice:
-        """The buffer's channels that a layer reads."""
+    def read(self, index: Any) -> slice:
+        """The buffer's channels that a layer reads: all, where it is not known which it is."""
+        if not isinstance(index, int):
+            return slice(0, self.width)
         if self.new_first:
             return slice((self.length - index) * self.growth_rate, self.width)
         return slice(0, self.channels + index * self.growth_rate)
@@ -221,7 +223,8 @@ _run.defvjp(_run_forward, _run_backward)
 
 def _grow(run: Run, over_layers: Any, expand: Any, x: jax.Array, *stacked: Any) -> Any:
     def grow(buffer: jax.Array, index: Any, expansion: Expansion, growth: Growth) -> Any:
-        expanded = expand(buffer, expansion, _seen(run, index))
+        seen = run.read(index)
+        expanded = expand(buffer[..., seen], _cut(expansion, seen))
         values, after = _grow_maps(run.graph, expanded, *growth)
         new = standardize(values) if run.training else FeatureMaps(values)
         kept = new.values if new.normalized is None else new.normalized
@@ -257,53 +260,46 @@ def _gradients(
 
         _, transpose = jax.vjp(grow, expanded, growth.numbers)
         gradient, of_numbers = transpose((gradient, after_gradient))
-        total, of_expansion = add_gradients(total, buffer, gradient, expansion, _seen(run, index))
-        return total, (of_expansion, of_numbers)
+        seen = run.read(index)
+        part, of_expansion = add_gradients(
+            total[..., seen], buffer[..., seen], gradient, _cut(expansion, seen)
+        )
+        total = lax.dynamic_update_slice_in_dim(total, part, seen.start, axis=3)
+        return total, (_widened(of_expansion, seen, run.width), of_numbers)
 
     stacked = *residuals, new_gradients, after_gradients
     return over_layers(back, buffer_gradient, stacked, reverse=True)
 
 
-def _seen(run: Run, index: Any) -> slice:
-    """The channels to compute with: a layer's own, where it is known which layer it is."""
-    return run.read(index) if isinstance(index, int) else slice(None)
-
-
-def _expand(maps: jax.Array, expansion: Expansion, seen: slice) -> jax.Array:
-    """(N, H, W, C), of which the channels ``seen`` are read, to (N, H, W, 4k)."""
-    mean, scale, bias, kernel = jax.tree.map(lambda x: x[seen], expansion)
-    maps = maps[..., seen] if mean is None else maps[..., seen] - mean
+def _expand(maps: jax.Array, expansion: Expansion) -> jax.Array:
+    """(N, H, W, C) to (N, H, W, 4k)."""
+    mean, scale, bias, kernel = expansion
+    maps = maps if mean is None else maps - mean
     active = relu(scale_and_shift(maps, scale, bias).astype(kernel.dtype))
     return conv2d(active, kernel[None, None])
 
 
 def _add_gradients(
-    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion, seen: slice
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
 ) -> tuple[jax.Array, Expansion]:
     """Add the gradient of the maps to ``total``; return that, and the expansion's."""
-    if seen == slice(None):
-        _, transpose = jax.vjp(functools.partial(_expand, seen=seen), maps, expansion)
-        of_maps, of_expansion = transpose(gradient)
-        return total + of_maps, of_expansion
-    own = jax.tree.map(lambda x: x[seen], expansion)
-    part, of_own = _add_gradients(total[..., seen], maps[..., seen], gradient, own, slice(None))
-    total = lax.dynamic_update_slice_in_dim(total, part, seen.start, axis=3)
-    width = maps.shape[-1]
-    return total, jax.tree.map(lambda x: _widen(x, seen, width, axis=0), of_own)
+    _, transpose = jax.vjp(_expand, maps, expansion)
+    of_maps, of_expansion = transpose(gradient)
+    return total + of_maps, of_expansion
 
 
-def _expand_in_chunks(maps: jax.Array, expansion: Expansion, seen: slice) -> jax.Array:
+def _expand_in_chunks(maps: jax.Array, expansion: Expansion) -> jax.Array:
     def expand(maps: jax.Array) -> jax.Array:
-        return _expand(maps, expansion, seen)
+        return _expand(maps, expansion)
 
     return map_over_chunks(expand, maps, _pictures_a_chunk(maps))
 
 
 def _add_gradients_in_chunks(
-    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion, seen: slice
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
 ) -> tuple[jax.Array, Expansion]:
     def add(total: jax.Array, maps: jax.Array, gradient: jax.Array) -> Any:
-        return _add_gradients(total, maps, gradient, expansion, seen)
+        return _add_gradients(total, maps, gradient, expansion)
 
     return update_over_chunks(add, total, (maps, gradient), _pictures_a_chunk(maps))
 
@@ -344,6 +340,15 @@ def _expansion(layer: Any, dtype: Any, channels: slice, width: int) -> Expansion
     """A layer's, with zeros for the channels of a buffer that it does not read."""
     kernel = layer.conv1.kernel[0, 0].astype(layer.conv1.dtype)
     expansion = Expansion(*layer.norm1.affine(dtype), kernel)  # type: ignore[call-arg]
+    return _widened(expansion, channels, width)
+
+
+def _cut(expansion: Expansion, channels: slice) -> Expansion:
+    return jax.tree.map(lambda x: x[channels], expansion)
+
+
+def _widened(expansion: Expansion, channels: slice, width: int) -> Expansion:
+    """An expansion, or its gradient, of ``channels`` of ``width``, and zeros elsewhere."""
     return jax.tree.map(lambda x: _widen(x, channels, width, axis=0), expansion)
 
 
