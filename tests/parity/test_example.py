@@ -26,7 +26,7 @@ def test_without_a_mistake_the_two_are_equal(
     example: ModuleType, capsys: pytest.CaptureFixture
 ) -> None:
     assert example.main([]) == 0
-    assert "\nEQUAL: my network, 125 comparisons within budget" in capsys.readouterr().out
+    assert "\nEQUAL: my network, 160 comparisons within budget" in capsys.readouterr().out
 
 
 def test_a_missing_relu_is_named_and_shown(

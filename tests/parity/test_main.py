@@ -34,7 +34,7 @@ def mistaken(monkeypatch: pytest.MonkeyPatch, tiny_pair: Callable[..., Pair]) ->
 def test_status_0_where_all_is_equal(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
     mistaken()
     assert main(["--arch", "resnet20", *FAST]) == 0
-    assert "EQUAL: resnet20, 37 comparisons" in capsys.readouterr().out
+    assert "EQUAL: resnet20, 54 comparisons" in capsys.readouterr().out
 
 
 def test_status_1_where_something_is_not(mistaken: Callable, capsys: pytest.CaptureFixture) -> None:
@@ -151,7 +151,7 @@ def test_json_has_the_head_and_every_comparison(mistaken: Callable, tmp_path: Pa
     assert document["seed"] == 5
     assert {"jax", "flax", "torch", "python"} <= set(document["versions"])
     assert document["budgets"]["float64 forward"] == 1e-10
-    assert len(document["comparisons"]) == 37
+    assert len(document["comparisons"]) == 54
     assert all(record["ok"] for record in document["comparisons"])
 
 

@@ -32,6 +32,7 @@ def test_nothing_is_found_where_there_is_no_mistake(
         "parameter gradients": 9,
         "input gradient": 1,
         "statistics": 6,
+        "whole network": 17,
     } | ({"updates": 6} if mode == "train" else {})
 
 

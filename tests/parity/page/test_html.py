@@ -122,7 +122,7 @@ MATRIX = "Share of the budget, by network, check and dtype"
 
 def test_the_verdict_comes_first() -> None:
     text = Page(page.render(document(network("resnet20", 3)))).text
-    assert text.index("✓ EQUAL") < text.index("All 88 comparisons are within budget")
+    assert text.index("✓ EQUAL") < text.index("All 92 comparisons are within budget")
     assert "NOT EQUAL" not in text
 
 
@@ -135,7 +135,7 @@ def test_the_first_divergence_is_in_the_verdict_and_at_its_network() -> None:
     )
     assert f"✗ NOT EQUAL First divergence: wrn_16_1, {sentence}." in text
     assert text.count(f"First divergence: {sentence}") == 1
-    assert "Out of budget are 20 of 176 comparisons, in 1 of 2 networks." in text
+    assert "Out of budget are 20 of 184 comparisons, in 1 of 2 networks." in text
 
 
 def test_the_matrix_has_every_network_check_and_dtype() -> None:
