@@ -176,14 +176,14 @@ def _cpu_gradients(
         pixels, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], images)
         (images_gradient,) = spread(_pointwise(gradient, kernel.swapaxes(2, 3)))
         of_kernel = kernel_gradient(pixels, gradient, 1, 0)
-    elif winograd.suits(images, features, size, stride, padding) or not (
+    elif not winograd.suits(images, features, size, stride, padding) and (
         stride > 1 or padding >= size or im2col.suits(images, features, size)
     ):
+        images_gradient = im2col.images_gradient(images, kernel, gradient, stride, padding)
+        of_kernel = im2col.kernel_gradient(images, kernel, gradient, stride, padding)
+    else:
         # The barrier keeps the flip from being folded into the convolution, which then is slow.
         flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
         images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
         of_kernel = kernel_gradient(images, gradient, size, padding)
-    else:
-        images_gradient = im2col.images_gradient(images, kernel, gradient, stride, padding)
-        of_kernel = im2col.kernel_gradient(images, kernel, gradient, stride, padding)
     return images_gradient, of_kernel.astype(kernel.dtype)

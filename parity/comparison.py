@@ -24,7 +24,7 @@ NETWORK_CHECKS = {
     "parameter gradients": "of the loss, every parameter, from the last layer back",
     "input gradient": "of the loss",
     "statistics": "batch norm's running mean, running variance and batch count",
-    "whole network": "the same of the network compiled as one program, as it is used",
+    "whole network": "logits, statistics, loss and gradients of the network as one program",
     "updates": "parameters, momentum and statistics after each of several updates by SGD",
 }
 CHECKS = NETWORK_CHECKS | {

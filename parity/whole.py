@@ -32,7 +32,7 @@ def compare_whole(
     oracle: Trace,
     references: Sequence[Trace] = (),
 ) -> list[Comparison]:
-    """Compare logits, loss, running statistics and, in float64, all gradients.
+    """Compare logits and running statistics, in float64 also the loss and parameters' gradients.
 
     In float32 rounding puts a ReLU's input on the other side of its kink now and then, and where it
     does that cannot be seen from outside: gradients are left to the runs that are watched.
