@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.task import WORKS, SkipSideError, Task
+from train import large_pages
 
 ROOT = Path(__file__).parents[1]
 # How far the sides' first losses (or logits) may be apart: more is another network.
@@ -22,6 +23,9 @@ AGREEMENT = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 1e-1}
 
 # PyTorch reads a file into main memory even where there is a GPU, and NumPy computes there.
 ANYWHERE = ("load", "roofline")
+
+# What ``python -m train.cifar`` does, which asks for large pages.
+TRAINING = ("train-step", "input", "compile", "memory", "epoch")
 
 Progress = Callable[[str], None]
 
@@ -84,6 +88,8 @@ class Worker:
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "CUDA_VISIBLE_DEVICES": "0",
         }
+        if task.side == "ours" and task.work in TRAINING:
+            defaults |= large_pages.ENVIRONMENT
         started = time.time()
         self._process = subprocess.Popen(
             command,

@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from train import cifar, loop
+from train import command_line, loop
 from train.datasets import Dataset
 
 
 def errors_of(capsys, *command):
     """Run a command that must fail with exit status 2; return its one message."""
-    assert cifar.main(command) == 2
+    assert command_line.main(command) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -29,24 +29,24 @@ def tiny_digits(tiny, monkeypatch):
         loads.append((name, str(data_dir)))
         return tiny.dataset()
 
-    monkeypatch.setattr(cifar.datasets, "load", load)
+    monkeypatch.setattr(command_line.datasets, "load", load)
     original = loop.prepare
 
     def prepare(*args, **options):
         return original(*args, build=tiny.build, **options)
 
-    monkeypatch.setattr(cifar.loop, "prepare", prepare)
+    monkeypatch.setattr(command_line.loop, "prepare", prepare)
     return loads
 
 
 def test_help_shows_the_recipe_and_names_every_flag(capsys):
     with pytest.raises(SystemExit) as caught:
-        cifar.main(["--arch", "wrn", "--help"])
+        command_line.main(["--arch", "wrn", "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "python -m train.cifar --arch densenet --dataset digits" in text
     assert "the recipe of wrn_28_10 on cifar10 (Zagoruyko and Komodakis 2016, section 3)" in text
-    flags = [field.name for field in dataclasses.fields(cifar.Arguments)]
+    flags = [field.name for field in dataclasses.fields(command_line.Arguments)]
     assert len(flags) == 20
     for flag in flags:
         assert f"--{flag.replace('_', '-')}" in text
@@ -57,7 +57,7 @@ def test_help_shows_the_recipe_and_names_every_flag(capsys):
 
 def test_help_without_a_network(capsys):
     with pytest.raises(SystemExit) as caught:
-        cifar.main(["--help"])
+        command_line.main(["--help"])
     assert caught.value.code == 0
     assert "densenet_bc_100_12 on cifar10" in " ".join(capsys.readouterr().out.split())
 
@@ -95,7 +95,7 @@ def test_mistakes_get_one_message_and_status_2(capsys, tmp_path, command, messag
 def test_unknown_flag_and_wrong_type_exit_with_2(capsys):
     for words in (["--epoch", "3"], ["--epochs", "three"], ["--schedule", "linear"]):
         with pytest.raises(SystemExit) as caught:
-            cifar.main(["--arch", "resnet", "--dataset", "digits", *words])
+            command_line.main(["--arch", "resnet", "--dataset", "digits", *words])
         assert caught.value.code == 2
         assert words[0] in capsys.readouterr().err
 
@@ -107,7 +107,7 @@ def test_flags_and_recipe_reach_the_configuration(tiny_digits, tmp_path, capsys)
         "--schedule step --milestones 1 --decay-factor 0.5 --learning-rate 0.05 --momentum 0.8 "
         "--weight-decay 0.001 --dropout 0.1 --seed 9 --steps-per-dispatch 3 --data-dir somewhere"
     )
-    assert cifar.main(command.split()) == 0
+    assert command_line.main(command.split()) == 0
     config = json.loads((out / "config.json").read_text())["config"]
     assert config == {
         "arch": "densenet_bc_100_12",
@@ -142,12 +142,12 @@ def test_flags_and_recipe_reach_the_configuration(tiny_digits, tmp_path, capsys)
 def test_resume_takes_the_runs_settings_and_refuses_others(tiny_digits, tmp_path, capsys):
     out = tmp_path / "run"
     command = f"--arch resnet --dataset digits --out {out} --epochs 2 --batch-size 16 --data-dir d"
-    assert cifar.main(command.split()) == 0
+    assert command_line.main(command.split()) == 0
     capsys.readouterr()
     assert "already holds a run" in errors_of(capsys, *command.split())
-    assert cifar.main(["--resume", "--out", str(out)]) == 0
-    assert cifar.main([*command.split(), "--resume"]) == 0
-    assert cifar.main(["--resume", "--out", str(out), "--data-dir", "moved"]) == 0
+    assert command_line.main(["--resume", "--out", str(out)]) == 0
+    assert command_line.main([*command.split(), "--resume"]) == 0
+    assert command_line.main(["--resume", "--out", str(out), "--data-dir", "moved"]) == 0
     folders = [os.path.basename(folder) for _, folder in tiny_digits]
     assert folders == ["d", "d", "d", "d", "moved"]
     capsys.readouterr()
@@ -164,7 +164,7 @@ def test_resume_takes_the_runs_settings_and_refuses_others(tiny_digits, tmp_path
 
 def test_default_folder_is_dated_and_named(tiny_digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cifar.main(["--arch", "wrn_16_1", "--dataset", "digits", "--epochs", "1"]) == 0
+    assert command_line.main(["--arch", "wrn_16_1", "--dataset", "digits", "--epochs", "1"]) == 0
     (name,) = os.listdir(tmp_path / "runs")
     date, clock, rest = name.split("-", 2)
     assert (len(date), len(clock), rest) == (8, 6, "wrn_16_1-digits")
@@ -175,7 +175,7 @@ def test_a_real_network_learns_the_digits(tmp_path, capsys):
     """The smallest named network, for two epochs."""
     out = tmp_path / "run"
     command = f"--arch wrn_16_1 --dataset digits --out {out}"
-    assert cifar.main(command.split()) == 0
+    assert command_line.main(command.split()) == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["kind"] == "test"
     assert lines[-1]["step"] == 88
