@@ -26,7 +26,7 @@ class Options:
         dtype: one of ``benchmarks.task.DTYPES``.
         sides: some of the work's sides; none for all.
         runs: of each side; None for the work's own number.
-        steps: in a run; None for about a second's.
+        steps: in a run; None for about two seconds'.
         pictures: training pictures in an epoch.
     """
 

@@ -24,10 +24,11 @@ for number, line in enumerate(sys.stdin, start=1):
 """
 
 
-def worker(script: str) -> Worker:
-    return Worker(
-        Task("train-step", "ours", steps=3), command=[sys.executable, "-c", HEAD + script]
-    )
+TUNABLES = 'print(json.dumps({"ready": {"variable": os.environ.get("GLIBC_TUNABLES")}}))'
+
+
+def worker(script: str, work: str = "train-step", side: str = "ours") -> Worker:
+    return Worker(Task(work, side, steps=3), command=[sys.executable, "-c", HEAD + script])
 
 
 class Fake:
@@ -58,6 +59,27 @@ def test_a_process_is_told_its_task_and_then_one_run_after_another() -> None:
         assert ready["steps"] == 3
         assert ready["imports_s"] > 1e9  # when it was started
         assert [process.measure()["seconds"] for _ in range(3)] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("work", "side", "set_before", "expected"),
+    [
+        ("train-step", "ours", None, "glibc.malloc.hugetlb=1"),
+        ("epoch", "ours", None, "glibc.malloc.hugetlb=1"),
+        ("train-step", "ours", "glibc.malloc.check=0", "glibc.malloc.check=0"),
+        ("inference", "ours", None, None),
+        ("train-step", "flax", None, None),
+        ("train-step", "torch-channels-last", None, None),
+    ],
+)
+def test_only_what_the_training_command_does_has_its_large_pages(
+    monkeypatch, work: str, side: str, set_before: str | None, expected: str | None
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if set_before is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", set_before)
+    with contextlib.closing(worker(TUNABLES, work, side)) as process:
+        assert process.wait_until_ready() == {"variable": expected}
 
 
 @pytest.mark.parametrize(
