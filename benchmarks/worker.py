@@ -18,8 +18,7 @@ from benchmarks.machine import PeakMemory, describe_device
 from benchmarks.task import SkipSideError, Task
 
 RUN_SECONDS = 2.0  # about as long is a run whose steps the user hasn't chosen
-# Where a step is short beside finding memory and caches as the other sides have left them, which is
-# not what is measured: one more is made before each run.
+# A run's first step finds memory and caches as the other sides left them. Here it isn't counted.
 WARMED = ("train-step", "inference", "input", "roofline")
 _CLASSES = {
     "train-step": "Training",

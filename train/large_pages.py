@@ -6,6 +6,7 @@ handed out and later looked up by itself, that is a tenth of a training step and
 """
 
 import contextlib
+import itertools
 import os
 import sys
 
@@ -19,7 +20,7 @@ def restart_with_large_pages(module: str) -> None:
     It goes on as it is on other systems than Linux, where the user has set the variable, and where
     the program was started in another way. To be called before anything slow.
     """
-    started_so = ["-m", module] in [sys.orig_argv[i : i + 2] for i in range(len(sys.orig_argv))]
+    started_so = ("-m", module) in itertools.pairwise(sys.orig_argv)
     if sys.platform != "linux" or NAME in os.environ or not started_so:
         return
     with contextlib.suppress(OSError):

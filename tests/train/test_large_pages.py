@@ -54,7 +54,6 @@ def test_a_program_started_in_another_way_is_left_alone(tmp_path) -> None:
 
 @linux
 def test_the_command_has_large_pages(tmp_path) -> None:
-    """Whichever part of it needs memory first: its help is as good as any."""
     code = "import runpy, sys; sys.argv = ['cifar', '--help']; "
     code += "runpy.run_module('train.cifar', run_name='__main__', alter_sys=True)"
     trace = "import os; os.execve = lambda *words: print('again', words[2]['GLIBC_TUNABLES'])\n"
