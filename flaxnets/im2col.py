@@ -5,7 +5,6 @@ makes of them on a CPU. The neighbourhoods, k^2 times as large as the input, exi
 pictures only.
 """
 
-import functools
 import math
 
 import jax
@@ -70,20 +69,51 @@ def images_gradient(
     Returns:
         (N, H, W, C).
     """
-    size, *_, features = kernel.shape
+    size, _, channels, features = kernel.shape
+    height, width = images.shape[1:3]
     flat = kernel.reshape(-1, features)
     wide = jnp.promote_types(jnp.float32, gradient.dtype)
-    gather = functools.partial(neighbourhoods, size=size, stride=stride, padding=padding)
 
     def spread(gradient: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct((gradient.shape[0], *images.shape[1:]), wide)
         dimensions = ((3,), (1,)), ((), ())
         parts = lax.dot_general(gradient, flat, dimensions, preferred_element_type=wide)
-        (total,) = jax.linear_transpose(gather, shape)(parts)
-        return total.astype(images.dtype)
+        parts = parts.reshape(*gradient.shape[:3], size, size, channels)
+        rows = [parts[:, :, :, row] for row in range(size)]
+        sums = _scatter(rows, 1, height, stride, padding)
+        columns = [sums[:, :, :, column] for column in range(size)]
+        return _scatter(columns, 2, width, stride, padding).astype(images.dtype)
 
     pixels = math.prod(gradient.shape[1:3])
     return map_over_chunks(spread, gradient, _pictures_a_chunk(pixels, kernel))
+
+
+def _scatter(taps: list[jax.Array], axis: int, length: int, stride: int, padding: int) -> jax.Array:
+    """Add what tap t has at place p to the pixel ``stride * p + t - padding`` of an axis.
+
+    The pixels of each phase, which are ``stride`` apart, are sums of taps shifted by whole places.
+    """
+    places = -(-length // stride)
+
+    def total(phase: int) -> jax.Array:
+        shape = list(taps[0].shape)
+        shape[axis] = places
+        pixels = jnp.zeros(shape, taps[0].dtype)
+        for number, tap in enumerate(taps):
+            places_off, pixels_off = divmod(number - padding - phase, stride)
+            if pixels_off == 0:
+                pixels += _shifted(tap, axis, places_off, places)
+        return pixels
+
+    phases = jnp.stack([total(phase) for phase in range(stride)], axis + 1)
+    pixels = phases.reshape(*phases.shape[:axis], -1, *phases.shape[axis + 2 :])
+    return lax.slice_in_dim(pixels, 0, length, axis=axis)
+
+
+def _shifted(x: jax.Array, axis: int, places: int, length: int) -> jax.Array:
+    """``x`` moved along an axis of a new length, with zeros where it was not."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (places, length - x.shape[axis] - places, 0)  # below zero they cut off
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def kernel_gradient(

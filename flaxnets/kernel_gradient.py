@@ -3,8 +3,6 @@
 They go through the pictures in chunks that stay in a core's cache, and sum in float32 or wider.
 """
 
-from collections.abc import Iterable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,6 +15,8 @@ CHUNK_BYTES = 2**21
 
 # Below so many features all taps are multiplied at once; their products would be too narrow.
 NARROW_FEATURES = 16
+
+NONE = (0, 0, 0)  # of ``lax.pad``
 
 
 def kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
@@ -54,53 +54,43 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
     """Tap (i, j) is the product of the input, shifted by i rows and j columns, with the gradient.
 
-    Over pictures flattened to rows of pixels a shift is a contiguous slice. One zero column keeps
-    the rows apart, and zero rows the pictures: what lies in front of a row is the end of the last.
-    So that products are not too narrow, the taps of a row, or all, are features side by side: of
-    the gradient, shifted the other way, or of an input of very few channels.
+    The gradient is shifted by rows, the other way, and its shifts are features side by side: a
+    shift by rows is copied in one piece, and products are not too narrow. The input is shifted by
+    columns; or, where the products would be too narrow still, the gradient is that too.
     """
-    _, height, width, channels = images.shape
-    features = gradient.shape[-1]
-    rows = max(height + padding, gradient.shape[1] + size - 1 - padding)
-    columns = max(width + padding, gradient.shape[2] + size - 1 - padding)
-    after = size - 1 - padding
+    height, width, channels = images.shape[1:]
+    columns, features = gradient.shape[2:]
+    beyond = size - 1 - padding  # zeros on every side of the gradient
 
-    def flat(x: jax.Array, before: int, after: int) -> jax.Array:
-        filled = ((0, 0), (0, rows - x.shape[1]), (0, columns - x.shape[2]), (0, 0))
-        return jnp.pad(jnp.pad(x, filled).reshape(-1, x.shape[-1]), ((before, after), (0, 0)))
+    def shifted_rows(gradient: jax.Array) -> jax.Array:
+        edges = ((0, 0), (beyond, beyond), (0, 0), (0, 0))
+        padded = lax.optimization_barrier(jnp.pad(gradient, edges))
+        rows = [padded[:, start : start + height] for start in reversed(range(size))]
+        return jnp.concatenate(rows, axis=-1)
 
-    def side_by_side(x: jax.Array, starts: Iterable[int], pixels: int) -> jax.Array:
-        return jnp.concatenate([x[start:][:pixels] for start in starts], axis=1)
+    def row_by_row(images: jax.Array, gradient: jax.Array) -> jax.Array:
+        rows = shifted_rows(gradient).reshape(-1, size * features)
 
-    def taps_from_input(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        pixels = images.shape[0] * rows * columns
-        x = flat(images, padding * (columns + 1), after * (columns + 1))
-        x = side_by_side(x, range(size), pixels + (size - 1) * columns)
-        g = flat(gradient, 0, 0)
-        products = [_product(x[i * columns :][:pixels], g) for i in range(size)]
-        return jnp.stack(products).reshape(size, size, channels, features)
+        def product(column: int) -> jax.Array:
+            before = padding - column
+            edges = (before, columns - width - before, 0)  # below zero they cut off
+            shifted = lax.pad(images, jnp.zeros((), images.dtype), [NONE, NONE, edges, NONE])
+            return _product(shifted.reshape(-1, channels), rows)
 
-    def taps_from_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        pixels = images.shape[0] * rows * columns
-        x = flat(images, padding * columns, after * columns)
-        g = flat(gradient, after, padding)
-        g = side_by_side(g, reversed(range(size)), pixels)
-        products = [_product(x[i * columns :][:pixels], g) for i in range(size)]
-        return jnp.stack(products).reshape(size, channels, size, features).swapaxes(1, 2)
+        products = jnp.stack([product(column) for column in range(size)])
+        return products.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
 
-    def all_taps_from_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        pixels = images.shape[0] * rows * columns
-        g = flat(gradient, after * (columns + 1), padding * (columns + 1))
-        starts = [i * columns + j for i in range(size) for j in range(size)]
-        g = side_by_side(g, reversed(starts), pixels)
-        product = _product(flat(images, 0, 0), g)
-        return product.reshape(channels, size, size, features).transpose(1, 2, 0, 3)
+    def all_at_once(images: jax.Array, gradient: jax.Array) -> jax.Array:
+        edges = ((0, 0), (0, 0), (beyond, beyond), (0, 0))
+        rows = lax.optimization_barrier(shifted_rows(jnp.pad(gradient, edges)))
+        taps = [rows[:, :, start : start + width] for start in reversed(range(size))]
+        flat = jnp.concatenate(taps, axis=-1).reshape(-1, size**2 * features)
+        product = _product(images.reshape(-1, channels), flat)
+        return product.reshape(channels, size, size, features).transpose(2, 1, 0, 3)
 
-    if size * channels <= features:
-        taps, read = taps_from_input, size * channels + features
-    elif features >= NARROW_FEATURES:
-        taps, read = taps_from_gradient, channels + size * features
+    if features >= NARROW_FEATURES:
+        taps, read = row_by_row, size * (channels + features)
     else:
-        taps, read = all_taps_from_gradient, channels + size**2 * features
-    picture_bytes = rows * columns * read * images.dtype.itemsize
+        taps, read = all_at_once, channels + size**2 * features
+    picture_bytes = height * width * read * images.dtype.itemsize
     return sum_over_chunks(taps, (images, gradient), CHUNK_BYTES // picture_bytes)

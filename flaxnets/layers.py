@@ -199,7 +199,8 @@ def _mean_by_blocks(x: jax.Array) -> jax.Array:
     means = lax.dot_general(
         weights, blocks, (((2,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST
     )
-    return means.reshape(n, -1, channels).mean(1).mean(0)
+    sums = lax.optimization_barrier(means.reshape(n, -1, channels).sum(axis=1))
+    return sums.sum(axis=0) / blocks.shape[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -6,16 +6,24 @@ are transformed so that 16 products take the place of 36. The rounding error is 
 the direct form.
 """
 
+import functools
 import math
-from collections.abc import Callable
+import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from flaxnets.chunks import map_over_chunks, sum_over_chunks
 
-Transform = Callable[[list[jax.Array]], list[jax.Array]]
+# Each transforms one of a tile's two directions. Output of F(2x2, 3x3): A'[(G k G') * (B' d B)]A.
+INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])  # B'
+KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G
+OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, 1]])  # A'
+# In F(3x3, 2x2) the gradient takes the kernel's place, and the kernel's gradient the output's.
+GRADIENT = np.array([[1, 0], [0.5, 0.5], [0.5, -0.5], [0, 1]])
+KERNEL_GRADIENT = np.array([[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, 1]])
 
 # Bytes of a chunk's transformed tiles, unless they would be fewer than the channels: reading the
 # transformed kernel, or adding to the sums, once a chunk must not be what takes the time.
@@ -60,14 +68,16 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = images.shape[1:3]
     features = kernel.shape[-1]
     high, wide = _grid(images)
-    rows = _both_ways(kernel, _kernel_transform)
-    factors = jnp.stack([factor for row in rows for factor in row])
+    factors = _transform_kernels(KERNEL, kernel).reshape(16, -1, features)
 
     def convolved(images: jax.Array) -> jax.Array:
         tiles = _input_tiles(images, high, wide)
         products = lax.dot_general(tiles, factors, (((2,), (1,)), ((0,), (0,))))
         products = products.reshape(4, 4, -1, high, wide, features)
-        rows = [jnp.stack(row, axis=3) for row in _both_ways(products, _output_transform)]
+        rows = [
+            jnp.stack(_combine(OUTPUT, list(row)), axis=3)
+            for row in _combine(OUTPUT, list(products))
+        ]
         return jnp.stack(rows, axis=2).reshape(-1, 2 * high, 2 * wide, features)
 
     most = _pictures_a_chunk(images, features)
@@ -85,57 +95,51 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
     def products(images: jax.Array, gradient: jax.Array) -> jax.Array:
         below, right = 2 * high - gradient.shape[1], 2 * wide - gradient.shape[2]
         gradient = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
-        gradient_tiles = _tiles(gradient, _gradient_transform, 2, high, wide)
+        gradient_tiles = _tiles(GRADIENT, gradient, high, wide)
         tiles = _input_tiles(images, high, wide)
         return lax.dot_general(tiles, gradient_tiles, (((1,), (1,)), ((0,), (0,))))
 
     most = _pictures_a_chunk(images, gradient.shape[-1])
     sums = sum_over_chunks(products, (images, gradient), most)
-    rows = _both_ways(sums.reshape(4, 4, *sums.shape[1:]), _taps)
-    return jnp.stack([jnp.stack(row) for row in rows])
+    return _transform_kernels(KERNEL_GRADIENT, sums.reshape(4, 4, *sums.shape[1:]))
 
 
 def _input_tiles(images: jax.Array, high: int, wide: int) -> jax.Array:
     below, right = 2 * high + 1 - images.shape[1], 2 * wide + 1 - images.shape[2]
     padded = jnp.pad(images, ((0, 0), (1, below), (1, right), (0, 0)))
-    return _tiles(padded, _input_transform, 4, high, wide)
+    return _tiles(INPUT, padded, high, wide)
 
 
-def _tiles(x: jax.Array, transform: Transform, size: int, high: int, wide: int) -> jax.Array:
-    """Cut (n, H, W, C) into tiles of size x size, one every two pixels, and transform them.
+def _tiles(transform: np.ndarray, x: jax.Array, high: int, wide: int) -> jax.Array:
+    """Cut (n, H, W, C) into tiles, one every two pixels, and transform them both ways.
+
+    The barriers keep XLA from computing each of the 16 parts from the pictures again, in a loop
+    that it compiles for that part alone.
 
     Returns:
         (16, n * high * wide, C).
     """
-    rows = transform([x[:, i : i + 2 * high : 2] for i in range(size)])
-    parts = [
-        part
-        for row in rows
-        for part in transform([row[:, :, j : j + 2 * wide : 2] for j in range(size)])
-    ]
-    return jnp.stack(parts).reshape(16, -1, x.shape[-1])
+    size = transform.shape[1]
+    x = lax.optimization_barrier(x)
+    columns = jnp.stack(_combine(transform, [x[:, :, j : j + 2 * wide : 2] for j in range(size)]))
+    columns = lax.optimization_barrier(columns)
+    rows = _combine(transform, [columns[:, :, i : i + 2 * high : 2] for i in range(size)])
+    return jnp.stack(rows).reshape(16, -1, x.shape[-1])
 
 
-def _both_ways(x: jax.Array, transform: Transform) -> list[list[jax.Array]]:
-    """Transform (rows, columns, ...) along its rows, and then along its columns."""
-    return [transform(list(row)) for row in transform(list(x))]
+def _combine(transform: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
+    """The matrix times a column of arrays."""
+
+    def total(row: np.ndarray) -> jax.Array:
+        factors = zip(row.tolist(), parts, strict=True)
+        return functools.reduce(operator.add, [factor * part for factor, part in factors if factor])
+
+    return [total(row) for row in transform]
 
 
-def _input_transform(d: list[jax.Array]) -> list[jax.Array]:
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]]
-
-
-def _kernel_transform(k: list[jax.Array]) -> list[jax.Array]:
-    return [k[0], (k[0] + k[1] + k[2]) / 2, (k[0] - k[1] + k[2]) / 2, k[2]]
-
-
-def _output_transform(m: list[jax.Array]) -> list[jax.Array]:
-    return [m[0] + m[1] + m[2], m[1] - m[2] + m[3]]
-
-
-def _gradient_transform(g: list[jax.Array]) -> list[jax.Array]:
-    return [g[0], (g[0] + g[1]) / 2, (g[0] - g[1]) / 2, g[1]]
-
-
-def _taps(m: list[jax.Array]) -> list[jax.Array]:
-    return [m[0] + m[1] + m[2], m[1] - m[2], m[1] + m[2] + m[3]]
+def _transform_kernels(transform: np.ndarray, kernels: jax.Array) -> jax.Array:
+    """Transform (k, k, C, O) both ways: (m, m, C, O), where the matrix is (m, k)."""
+    both_ways = jnp.asarray(np.kron(transform, transform), kernels.dtype)
+    flat = kernels.reshape(both_ways.shape[1], -1)
+    product = jnp.matmul(both_ways, flat, precision=lax.Precision.HIGHEST)
+    return product.reshape(len(transform), len(transform), *kernels.shape[2:])
