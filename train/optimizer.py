@@ -1,5 +1,8 @@
 """Stochastic gradient descent with PyTorch's meaning of every option."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -48,4 +51,11 @@ def sgd(
     if momentum > 0:
         parts.append(optax.trace(decay=momentum, nesterov=nesterov))
     parts.append(optax.scale_by_learning_rate(learning_rate))
-    return optax.chain(*parts)
+    chain = optax.chain(*parts)
+
+    def init(params: optax.Params) -> optax.OptState:
+        # All zeros. Made by NumPy: a jnp.zeros compiles once for every shape.
+        shapes = jax.eval_shape(chain.init, params)
+        return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+
+    return optax.GradientTransformation(init, chain.update)

@@ -196,6 +196,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        name="strided input gradient's phases shifted",
+        description="of the input's gradient the odd pixels come from the wrong places",
+        expected=_isolated("layer2.0.conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            im2col._scatter,
+            ("number - padding - phase", "number - padding + phase"),
+        ),
+    ),
+    Mutant(
         name="strided kernel gradient's taps transposed",
         description="the same in the gradient of a strided kernel",
         expected=_isolated("layer2.0.conv1"),
@@ -225,29 +236,43 @@ MUTANTS = (
         change=partial(
             edited,
             kernel_gradient._by_taps,
-            (".transpose(1, 2, 0, 3)", ".transpose(1, 2, 0, 3).at[-1, -1].set(0)"),
+            (".transpose(2, 1, 0, 3)", ".transpose(2, 1, 0, 3).at[-1, -1].set(0)"),
         ),
     ),
     Mutant(
-        name="wide kernel gradient misses a row of taps",
-        description="the same, of a whole row, in the form for many features",
-        expected=_isolated("layer2.0.conv2"),
-        subject="16 channels, eval",
-        change=partial(
-            edited,
-            kernel_gradient._by_taps,
-            ("stack(products).reshape(size, ch", "stack(products).at[0].set(0).reshape(size, ch"),
-        ),
-    ),
-    Mutant(
-        name="stem's kernel gradient misses a row of taps",
-        description="the same in the form for few input channels",
+        name="wide kernel gradient misses a column of taps",
+        description="the same, of a whole column, in the form for many features",
         expected=_isolated("conv1"),
         subject="16 channels, eval",
         change=partial(
             edited,
             kernel_gradient._by_taps,
-            ("stack(products).reshape(size, s", "stack(products).at[0].set(0).reshape(size, s"),
+            ("for column in range(size)])", "for column in range(size)]).at[0].set(0)"),
+        ),
+    ),
+    Mutant(
+        name="kernel gradient's rows upside down",
+        description="a kernel's gradient has its last row of taps first",
+        expected=_isolated("conv1"),
+        subject="resnet, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_taps,
+            (
+                "start + height] for start in reversed(range(size))",
+                "start + height] for start in range(size)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="wide kernel gradient's columns mirrored",
+        description="the input is shifted to the wrong side in the form for many features",
+        expected=_isolated("conv1"),
+        subject="16 channels, eval",
+        change=partial(
+            edited,
+            kernel_gradient._by_taps,
+            ("before = padding - column", "before = column - padding"),
         ),
     ),
     Mutant(
@@ -255,7 +280,11 @@ MUTANTS = (
         description="one sign is wrong in the transform of the input's tiles",
         expected=_isolated("layer1.0.conv1"),
         subject="128 channels, eval",
-        change=partial(edited, winograd._input_transform, ("d[3] - d[1]", "d[1] - d[3]")),
+        change=partial(
+            edited,
+            winograd._input_tiles,
+            ("_tiles(INPUT,", "_tiles(INPUT * np.array([[1], [1], [1], [-1]]),"),
+        ),
     ),
     Mutant(
         name="Winograd border lost",
@@ -279,7 +308,7 @@ MUTANTS = (
         change=partial(
             edited,
             winograd.convolve,
-            ("jnp.stack(row, axis=3)", "jnp.stack(row, axis=2)"),
+            ("list(row)), axis=3)", "list(row)), axis=2)"),
             ("jnp.stack(rows, axis=2)", "jnp.stack(rows, axis=3)"),
         ),
     ),
@@ -288,7 +317,11 @@ MUTANTS = (
         description="one sign is wrong where a kernel's gradient is put together from its products",
         expected=_isolated("layer1.0.conv1"),
         subject="128 channels, eval",
-        change=partial(edited, winograd._taps, ("m[1] - m[2]", "m[2] - m[1]")),
+        change=partial(
+            edited,
+            winograd.kernel_gradient,
+            ("(KERNEL_GRADIENT,", "(KERNEL_GRADIENT * np.array([[1], [-1], [1]]),"),
+        ),
     ),
     Mutant(
         name="bfloat16 in a float32 network",
