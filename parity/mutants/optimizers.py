@@ -93,7 +93,7 @@ MUTANTS = (
         description="the buffer collects updates, so old ones keep the rate that they were made at",
         expected=_OPTIMIZER,
         subject="training, step schedule",
-        change=_sgd((f"{_RATE}\n    return", "return"), (_TRACE, f"{_RATE}\n        {_TRACE}")),
+        change=_sgd((f"{_RATE}\n    chain", "chain"), (_TRACE, f"{_RATE}\n        {_TRACE}")),
     ),
     Mutant(
         name="momentum not carried over",
