@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     platforms = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "cpu")
     try:
-        return {"guard": _guard, "traffic": _traffic}.get(options.work, _measure)(options)
+        others = {"guard": _guard, "show": _show, "traffic": _traffic}
+        return others.get(options.work, _measure)(options)
     except CouldNotMeasureError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -70,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         help="how much of a ratio may be lost (default: 10)",
     )
     guard.add_argument("--runs", type=_positive, metavar="N", help="runs of each side")
+    about = "show saved --json files as one, and draw them"
+    show = works.add_parser("show", help=about, description=about)
+    show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what --json has written")
+    show.add_argument("--plot", type=Path, metavar="FILE", help="draw a bar chart into a PNG")
     return parser
 
 
@@ -141,10 +146,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from benchmarks.run import run
     from benchmarks.table import print_result
 
-    for flag in ("json", "plot"):
-        file: Path | None = getattr(arguments, flag)
-        if file is not None and not file.parent.is_dir():
-            raise CouldNotMeasureError(f"--{flag}: there is no folder {file.parent}")
+    _require_folders(arguments)
     options = Options(
         work=arguments.work,
         arch=tuple(getattr(arguments, "arch", ())),
@@ -164,28 +166,61 @@ def _measure(arguments: argparse.Namespace) -> int:
     try:
         if arguments.json is not None:
             write_document(arguments.json, result.document())
-        if arguments.plot is not None:
-            from benchmarks.chart import draw
-
-            draw(result, arguments.plot)
     except OSError as error:
         raise CouldNotMeasureError(f"{error.filename}: {error.strerror}") from error
+    _draw(result, arguments.plot)
     return MEASURED
 
 
-def _guard(arguments: argparse.Namespace) -> int:
-    from benchmarks.guard import compare, read_document
-    from benchmarks.run import run
+def _show(arguments: argparse.Namespace) -> int:
+    from benchmarks.saved import read_result
+    from benchmarks.table import print_result
 
-    options, saved, head = read_document(arguments.file)
+    _require_folders(arguments)
+    result = read_result(arguments.files)
+    print_result(_console(), result)
+    _draw(result, arguments.plot)
+    return MEASURED
+
+
+def _require_folders(arguments: argparse.Namespace) -> None:
+    """Of the files that are to be written."""
+    from benchmarks.measure import CouldNotMeasureError
+
+    for flag in ("json", "plot"):
+        file: Path | None = getattr(arguments, flag, None)
+        if file is not None and not file.parent.is_dir():
+            raise CouldNotMeasureError(f"--{flag}: there is no folder {file.parent}")
+
+
+def _draw(result: Any, file: Path | None) -> None:
+    from benchmarks.measure import CouldNotMeasureError
+
+    if file is None:
+        return
+    from benchmarks.chart import draw
+
+    try:
+        draw(result, file)
+    except OSError as error:
+        raise CouldNotMeasureError(f"{error.filename}: {error.strerror}") from error
+
+
+def _guard(arguments: argparse.Namespace) -> int:
+    from benchmarks.guard import compare
+    from benchmarks.run import run
+    from benchmarks.saved import read_file
+
+    options, saved = read_file(arguments.file)
     if arguments.runs is not None:
         options = dataclasses.replace(options, runs=arguments.runs)
     console = _console()
     with _progress(console) as progress:
         result = run(options, progress, with_limits=False)
-    if result.head["device"] != head["device"]:
-        console.print(f"measured then on {head['device']}, now on {result.head['device']}")
-    findings = compare(saved, result.ratios, arguments.tolerance)
+    then, now = saved.head["device"], result.head["device"]
+    if then != now:
+        console.print(f"measured then on {then}, now on {now}")
+    findings = compare(saved.ratios, result.ratios, arguments.tolerance)
     for finding in findings:
         console.print(str(finding), soft_wrap=True, highlight=False)
     return REGRESSED if any(finding.regressed for finding in findings) else MEASURED

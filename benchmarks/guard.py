@@ -5,14 +5,10 @@ machine, where seconds don't.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from benchmarks.measure import CouldNotMeasureError
-from benchmarks.plan import Options
-from benchmarks.records import Ratio, read_ratios
+from benchmarks.records import Ratio
 
 GUARDED = "ours"
 
@@ -40,28 +36,6 @@ class Finding:
             f"{self.saved.to}: {self.saved.ratio:.2f}x then, {self.fresh.ratio:.2f}x now "
             f"({change:+.0f} %)"
         )
-
-
-def read_document(file: Path) -> tuple[Options, list[Ratio], dict[str, Any]]:
-    """The options, ratios and head of a saved comparison.
-
-    Raises:
-        CouldNotMeasureError: it can't be read, or is no comparison.
-    """
-    try:
-        document = json.loads(file.read_text())
-    except OSError as error:
-        raise CouldNotMeasureError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise CouldNotMeasureError(f"{file} is no JSON: {error}") from None
-    try:
-        head = document["head"]
-        options, saved = Options.from_dict(head["options"]), read_ratios(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CouldNotMeasureError(
-            f"{file} is not what --json of this version writes: {error}"
-        ) from None
-    return options, saved, head
 
 
 def compare(saved: Iterable[Ratio], fresh: Iterable[Ratio], tolerance: float) -> list[Finding]:

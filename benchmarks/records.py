@@ -208,11 +208,6 @@ def write_document(file: Path, document: dict[str, Any]) -> None:
     temporary.replace(file)
 
 
-def read_ratios(document: dict[str, Any]) -> list[Ratio]:
-    """The ratios of a document that was read from JSON."""
-    return [Ratio(**values) for values in document["ratios"]]
-
-
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -79,6 +79,27 @@ def test_every_work_has_a_table_and_a_chart(
     assert file.stat().st_size > 10_000
 
 
+def test_saved_comparisons_are_shown_as_one(
+    seconds: dict[str, float], tmp_path: Path, capsys: Any
+) -> None:
+    first, second, chart = (tmp_path / name for name in ("a.json", "b.json", "chart.png"))
+    assert main(["train-step", "--batch", "8", "--no-roofline", "--json", str(first)]) == 0
+    seconds["ours"] = 0.2
+    assert main(["train-step", "--batch", "16", "--no-roofline", "--json", str(second)]) == 0
+    capsys.readouterr()
+    assert main(["show", str(first), str(second), "--plot", str(chart)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("batch 8") < shown.index("2.00x") < shown.index("batch 16")
+    assert shown.index("batch 16") < shown.index("1.00x", shown.index("batch 16"))
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+    document = json.loads(second.read_text())
+    document["head"]["device"] = {"name": "another"}
+    second.write_text(json.dumps(document))
+    assert main(["show", str(first), str(second)]) == 2
+    assert "show them apart" in capsys.readouterr().err
+
+
 def test_guard_finds_a_regression(seconds: dict[str, float], tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "saved.json"
     assert main(["train-step", "--batch", "8", "--no-roofline", "--json", str(file)]) == 0
