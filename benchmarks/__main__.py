@@ -140,7 +140,6 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from benchmarks.measure import CouldNotMeasureError
     from benchmarks.plan import Options
     from benchmarks.records import write_document
     from benchmarks.run import run
@@ -163,12 +162,10 @@ def _measure(arguments: argparse.Namespace) -> int:
         limits = not getattr(arguments, "no_roofline", True)
         result = run(options, progress, with_limits=limits)
     print_result(console, result)
-    try:
+    with _failures_told():
         if arguments.json is not None:
             write_document(arguments.json, result.document())
-    except OSError as error:
-        raise CouldNotMeasureError(f"{error.filename}: {error.strerror}") from error
-    _draw(result, arguments.plot)
+        _draw(result, arguments.plot)
     return MEASURED
 
 
@@ -179,7 +176,8 @@ def _show(arguments: argparse.Namespace) -> int:
     _require_folders(arguments)
     result = read_result(arguments.files)
     print_result(_console(), result)
-    _draw(result, arguments.plot)
+    with _failures_told():
+        _draw(result, arguments.plot)
     return MEASURED
 
 
@@ -194,14 +192,19 @@ def _require_folders(arguments: argparse.Namespace) -> None:
 
 
 def _draw(result: Any, file: Path | None) -> None:
+    if file is not None:
+        from benchmarks.chart import draw
+
+        draw(result, file)
+
+
+@contextlib.contextmanager
+def _failures_told() -> Iterator[None]:
+    """Where a file can't be written."""
     from benchmarks.measure import CouldNotMeasureError
 
-    if file is None:
-        return
-    from benchmarks.chart import draw
-
     try:
-        draw(result, file)
+        yield
     except OSError as error:
         raise CouldNotMeasureError(f"{error.filename}: {error.strerror}") from error
 

@@ -101,7 +101,7 @@ def _scatter(taps: list[jax.Array], axis: int, length: int, stride: int, padding
         for number, tap in enumerate(taps):
             places_off, pixels_off = divmod(number - padding - phase, stride)
             if pixels_off == 0:
-                pixels += _shifted(tap, axis, places_off, places)
+                pixels += shifted(tap, axis, places_off, places)
         return pixels
 
     phases = jnp.stack([total(phase) for phase in range(stride)], axis + 1)
@@ -109,7 +109,7 @@ def _scatter(taps: list[jax.Array], axis: int, length: int, stride: int, padding
     return lax.slice_in_dim(pixels, 0, length, axis=axis)
 
 
-def _shifted(x: jax.Array, axis: int, places: int, length: int) -> jax.Array:
+def shifted(x: jax.Array, axis: int, places: int, length: int) -> jax.Array:
     """``x`` moved along an axis of a new length, with zeros where it was not."""
     edges = [(0, 0, 0)] * x.ndim
     edges[axis] = (places, length - x.shape[axis] - places, 0)  # below zero they cut off

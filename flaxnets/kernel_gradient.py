@@ -9,14 +9,13 @@ from jax import lax
 
 from flaxnets import winograd
 from flaxnets.chunks import sum_over_chunks
+from flaxnets.im2col import shifted
 
 # Bytes that a chunk's products read, shifted copies among them (measured).
 CHUNK_BYTES = 2**21
 
 # Below so many features all taps are multiplied at once; their products would be too narrow.
 NARROW_FEATURES = 16
-
-NONE = (0, 0, 0)  # of ``lax.pad``
 
 
 def kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
@@ -72,10 +71,8 @@ def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) ->
         rows = shifted_rows(gradient).reshape(-1, size * features)
 
         def product(column: int) -> jax.Array:
-            before = padding - column
-            edges = (before, columns - width - before, 0)  # below zero they cut off
-            shifted = lax.pad(images, jnp.zeros((), images.dtype), [NONE, NONE, edges, NONE])
-            return _product(shifted.reshape(-1, channels), rows)
+            x = shifted(images, 2, padding - column, columns)
+            return _product(x.reshape(-1, channels), rows)
 
         products = jnp.stack([product(column) for column in range(size)])
         return products.reshape(size, channels, size, features).transpose(2, 0, 1, 3)

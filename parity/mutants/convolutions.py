@@ -272,7 +272,7 @@ MUTANTS = (
         change=partial(
             edited,
             kernel_gradient._by_taps,
-            ("before = padding - column", "before = column - padding"),
+            ("2, padding - column", "2, column - padding"),
         ),
     ),
     Mutant(
