@@ -70,14 +70,23 @@ def update_over_chunks(
     return result.reshape(target.shape), jax.tree.map(lambda x: x.sum(axis=0), totals)
 
 
+def count_chunks(pictures: int, most: int) -> int:
+    """How many chunks of at most ``most`` pictures each device takes, one after the other."""
+    share = pictures // _shares(pictures)
+    return min(share // n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
+
+
+def _shares(pictures: int) -> int:
+    """One for each device."""
+    devices = jax.device_count()
+    return devices if pictures % devices == 0 else 1
+
+
 def _split(arrays: tuple[jax.Array, ...], most: int) -> tuple[list[jax.Array], int]:
-    """(N, ...) to (shares, number, chunk, ...), one share for each device; and the number."""
-    count, devices = arrays[0].shape[0], jax.device_count()
-    shares = devices if count % devices == 0 else 1
-    share = count // shares
-    chunk = max(n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
-    number = share // chunk
-    return [x.reshape(shares, number, chunk, *x.shape[1:]) for x in arrays], number
+    """(N, ...) to (shares, number, chunk, ...), and the number."""
+    pictures = arrays[0].shape[0]
+    number = count_chunks(pictures, most)
+    return [x.reshape(_shares(pictures), number, -1, *x.shape[1:]) for x in arrays], number
 
 
 def _chunk(parts: list[jax.Array], index: jax.Array | int) -> list[jax.Array]:

@@ -11,6 +11,7 @@ weights for the maps that a layer does not read. ``nnx.capture`` sees nothing of
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from flaxnets.chunks import map_over_chunks, update_over_chunks
+from flaxnets.chunks import count_chunks, map_over_chunks, update_over_chunks
 from flaxnets.convolution import conv2d
 from flaxnets.intercept import is_watched
 from flaxnets.layers import (
@@ -198,7 +199,7 @@ def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth)
         x,
         expansions,
         growths,
-        cpu=functools.partial(_grow, run, _loop, _expand_in_chunks),
+        cpu=functools.partial(_grow, run, _on_cpu(run, x), _expand_in_chunks),
         default=functools.partial(_grow, run, _write_out, _expand),
     )
     return (buffer, new, after), (buffer, expanded, new, expansions, growths)
@@ -206,12 +207,13 @@ def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth)
 
 def _run_backward(run: Run, residuals: Any, gradients: Any) -> Any:
     buffer_gradient, new_gradients, after_gradients = gradients
+    over_layers = _on_cpu(run, residuals[0])
     total, (expansion_gradients, number_gradients) = lax.platform_dependent(
         *residuals,
         buffer_gradient,
         new_gradients,
         after_gradients.numbers,
-        cpu=functools.partial(_gradients, run, _loop, _add_gradients_in_chunks),
+        cpu=functools.partial(_gradients, run, over_layers, _add_gradients_in_chunks),
         default=functools.partial(_gradients, run, _write_out, _add_gradients),
     )
     gradients = Growth(number_gradients, None)  # type: ignore[arg-type]
@@ -304,8 +306,18 @@ def _add_gradients_in_chunks(
     return update_over_chunks(add, total, (maps, gradient), _pictures_a_chunk(maps))
 
 
-def _pictures_a_chunk(maps: jax.Array) -> int:
-    return CHUNK_BYTES // (maps[0].size * maps.dtype.itemsize)
+def _pictures_a_chunk(maps: Any) -> int:
+    return CHUNK_BYTES // (math.prod(maps.shape[1:]) * maps.dtype.itemsize)
+
+
+def _on_cpu(run: Run, maps: jax.Array) -> Callable[..., Any]:
+    """A loop. But in evaluation, where it is soon compiled, not if all maps are one chunk: stacking
+    the layers' kernels would take as long as computing with them.
+    """
+    n, height, width, _ = maps.shape
+    all_maps = jax.ShapeDtypeStruct((n, height, width, run.width), maps.dtype)
+    is_small = count_chunks(n, _pictures_a_chunk(all_maps)) == 1
+    return _write_out if is_small and not run.training else _loop
 
 
 def _loop(

@@ -84,6 +84,9 @@ def build(
         rngs: streams ``params`` and, with dropout, ``dropout``; ``nnx.Rngs(seed)`` has both.
         dtype: compute dtype; batch norm stays in float32 or wider.
         param_dtype: dtype of the parameters.
+
+    Raises:
+        TypeError: not a config of one of the families.
     """
     match config:
         case ResNetConfig():
@@ -94,6 +97,9 @@ def build(
             return DenseNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         case WideResNetConfig():
             return WideResNet(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+    raise TypeError(
+        f"build takes a config, got {config!r}; flaxnets.create builds a network by its name"
+    )
 
 
 def count_parameters(model: nnx.Module) -> int:

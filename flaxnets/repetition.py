@@ -18,9 +18,12 @@ from jax import lax
 from flaxnets.intercept import is_watched
 
 # From so many on a loop is used. It keeps what the gradient needs in stacked arrays, and copies
-# them: shorter rows are faster written out. A CPU compiles slowly and does not mind the copies.
+# them: shorter rows are faster written out. A CPU compiles slowly and does not mind the copies,
+# unless the parameters, which are stacked at each call, are large beside what it computes.
 FEWEST = 64
 FEWEST_ON_CPU = 5
+FEWEST_LARGE_ON_CPU = 16
+LARGE_BYTES = 2**20  # of a block's parameters
 
 REST = nnx.Not(nnx.Param)
 
@@ -32,13 +35,12 @@ def run_in_turn(blocks: Iterable[Any], x: jax.Array) -> jax.Array:
     (``flaxnets.intercept``).
     """
     blocks = list(blocks)
-    fewest = FEWEST_ON_CPU if jax.default_backend() == "cpu" else FEWEST
-    if len(blocks) < fewest or is_watched() or not isinstance(x, jax.core.Tracer):
+    if len(blocks) < FEWEST_ON_CPU or is_watched() or not isinstance(x, jax.core.Tracer):
         for block in blocks:
             x = block(x)
         return x
     for row in _rows(blocks):
-        if len(row) < fewest:
+        if len(row) < _fewest(row[0]):
             for each in row:
                 x = each.block(x)
         else:
@@ -63,6 +65,13 @@ def _rows(blocks: Iterable[nnx.Module]) -> Iterator[list[_Split]]:
     splits = [_Split(block, *nnx.split(block, nnx.Param, ...)) for block in blocks]
     for _, row in itertools.groupby(splits, kind):
         yield list(row)
+
+
+def _fewest(block: _Split) -> int:
+    if jax.default_backend() != "cpu":
+        return FEWEST
+    parameter_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(block.parameters))
+    return FEWEST_ON_CPU if parameter_bytes <= LARGE_BYTES else FEWEST_LARGE_ON_CPU
 
 
 def _loop(row: list[_Split], x: jax.Array) -> jax.Array:

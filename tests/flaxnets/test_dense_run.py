@@ -107,6 +107,33 @@ def test_a_run_computes_what_its_layers_compute(
         assert runs == [3, 2]
 
 
+@pytest.mark.parametrize(
+    ("training", "chunk_bytes", "loops"),
+    [(False, 2**20, 0), (False, 1, 2), (True, 2**20, 4), (True, 1, 4)],
+    ids=["evaluation, one chunk", "evaluation", "training, one chunk", "training"],
+)
+def test_evaluation_of_few_maps_is_written_out(
+    training: bool, chunk_bytes: int, loops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training has a loop for each of two runs, and one for its gradient."""
+    monkeypatch.setattr(dense_run, "CHUNK_BYTES", chunk_bytes)
+    scans = []
+    scan = dense_run.lax.scan
+    monkeypatch.setattr(
+        dense_run.lax, "scan", lambda *args, **options: scans.append(1) or scan(*args, **options)
+    )
+    monkeypatch.setattr(dense_run, "map_over_chunks", lambda function, maps, most: function(maps))
+    model = make()
+    (model.train if training else model.eval)()
+    graphdef, state = nnx.split(model)
+
+    def total(x: jax.Array) -> Any:
+        return nnx.merge(graphdef, state, copy=True)(x).sum()
+
+    jax.jit(jax.grad(total) if training else total).trace(jnp.ones((4, 8, 12, 3)))
+    assert len(scans) == loops
+
+
 def test_gradients_of_gradients(runs: list[int]) -> None:
     with jax.enable_x64(True):
         model = make(dtype="float64", param_dtype="float64", block_sizes=(2,))

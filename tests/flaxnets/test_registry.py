@@ -477,3 +477,8 @@ def test_overrides_are_checked_like_configs(ask: Callable) -> None:
 
 def test_every_row_names_its_source() -> None:
     assert all(network.source for network in registry.NETWORKS.values())
+
+
+def test_a_name_is_not_a_config() -> None:
+    with pytest.raises(TypeError, match="create builds a network by its name"):
+        flaxnets.build("resnet20", rngs=nnx.Rngs(0))  # type: ignore[arg-type]

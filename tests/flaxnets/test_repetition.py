@@ -94,3 +94,10 @@ def test_short_rows_are_written_out(monkeypatch: pytest.MonkeyPatch, loops: list
     arch, options, _ = NETWORKS["resnet"]
     step(flaxnets.create(arch, rngs=nnx.Rngs(0), **options))
     assert loops == [4]
+
+
+def test_large_blocks_are_written_out(monkeypatch: pytest.MonkeyPatch, loops: list[int]) -> None:
+    monkeypatch.setattr(repetition, "LARGE_BYTES", 3000)  # between those of 4 and 8 channels
+    arch, options, _ = NETWORKS["resnet"]
+    step(flaxnets.create(arch, rngs=nnx.Rngs(0), **options))
+    assert loops == [4]
