@@ -43,7 +43,7 @@ def conv2d(
     """
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"a square kernel is wanted, not one of {kernel.shape[:2]}")
-    plain = functools.partial(_plain, stride=stride, padding=padding, groups=groups)
+    plain = functools.partial(plain_conv2d, stride=stride, padding=padding, groups=groups)
     if groups > 1:
         return plain(images, kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
@@ -84,9 +84,10 @@ def _backward(
 conv2d.defvjp(_forward, _backward)
 
 
-def _plain(
-    images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int
+def plain_conv2d(
+    images: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:
+    """``conv2d`` as XLA computes it and its gradients on any device: what a GPU wants."""
     return lax.conv_general_dilated(
         images,
         kernel,
@@ -143,7 +144,7 @@ def _plain_gradients(
     kernel: jax.Array,
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    _, transpose = jax.vjp(lambda x, k: _plain(x, k, stride, padding, groups), images, kernel)
+    _, transpose = jax.vjp(lambda x, k: plain_conv2d(x, k, stride, padding, groups), images, kernel)
     return transpose(gradient)
 
 

@@ -21,7 +21,7 @@ from flax import nnx
 from jax import lax
 
 from flaxnets.chunks import count_chunks, map_over_chunks, update_over_chunks
-from flaxnets.convolution import conv2d
+from flaxnets.convolution import conv2d, plain_conv2d
 from flaxnets.intercept import is_watched
 from flaxnets.layers import (
     BatchNorm,
@@ -119,6 +119,24 @@ def _grow_maps(
     return layer.grow(expanded), Growth(*nnx.state(layer, _is_number, ...))
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _grow_maps_backward(
+    graph: nnx.GraphDef,
+    expanded: jax.Array,
+    numbers: nnx.State,
+    others: nnx.State,
+    gradients: tuple[jax.Array, nnx.State],
+) -> tuple[jax.Array, nnx.State]:
+    """From gradients at the new maps and the numbers after to those at the input and numbers."""
+
+    def grow(expanded: jax.Array, numbers: nnx.State) -> Any:
+        values, after = _grow_maps(graph, expanded, numbers, others)
+        return values, after.numbers
+
+    _, transpose = jax.vjp(grow, expanded, numbers)
+    return transpose(gradients)
+
+
 def can_run(layers: Sequence[Any], maps: FeatureMaps) -> bool:
     """Whether :func:`run_layers` computes what the layers do.
 
@@ -174,11 +192,11 @@ def run_layers(layers: Sequence[Any], maps: FeatureMaps, *, new_first: bool) -> 
     growths = [Growth(*nnx.state(rest, _is_number, ...)) for rest in rests]
     buffer, new, after = _run(run, x, _stacked(expansions), _stacked(growths))
     maps = dataclasses.replace(maps, normalized=None)
-    for index, (layer, rest) in enumerate(zip(layers, rests, strict=True)):
-        nnx.update(rest, *_layer(after, index))
+    results = _unstacked((new, after))
+    for layer, rest, (each, variables) in zip(layers, rests, results, strict=True):
+        nnx.update(rest, *variables)
         if training:
             layer.norm1.track(maps)
-        each = _layer(new, index)
         maps = each + maps if new_first else maps + each
     return dataclasses.replace(maps, normalized=buffer) if training else FeatureMaps(buffer)
 
@@ -256,12 +274,9 @@ def _gradients(
         else:
             gradient += new_gradient.values
 
-        def grow(expanded: jax.Array, numbers: nnx.State) -> Any:
-            values, after = _grow_maps(run.graph, expanded, numbers, growth.others)
-            return values, after.numbers
-
-        _, transpose = jax.vjp(grow, expanded, growth.numbers)
-        gradient, of_numbers = transpose((gradient, after_gradient))
+        gradient, of_numbers = _grow_maps_backward(
+            run.graph, expanded, *growth, (gradient, after_gradient)
+        )
         seen = run.read(index)
         part, of_expansion = add_gradients(
             total[..., seen], buffer[..., seen], gradient, _cut(expansion, seen)
@@ -273,26 +288,32 @@ def _gradients(
     return over_layers(back, buffer_gradient, stacked, reverse=True)
 
 
-def _expand(maps: jax.Array, expansion: Expansion) -> jax.Array:
+def _expand(
+    maps: jax.Array, expansion: Expansion, convolve: Callable[..., jax.Array] = plain_conv2d
+) -> jax.Array:
     """(N, H, W, C) to (N, H, W, 4k)."""
     mean, scale, bias, kernel = expansion
     maps = maps if mean is None else maps - mean
     active = relu(scale_and_shift(maps, scale, bias).astype(kernel.dtype))
-    return conv2d(active, kernel[None, None])
+    return convolve(active, kernel[None, None])
 
 
 def _add_gradients(
-    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
+    total: jax.Array,
+    maps: jax.Array,
+    gradient: jax.Array,
+    expansion: Expansion,
+    convolve: Callable[..., jax.Array] = plain_conv2d,
 ) -> tuple[jax.Array, Expansion]:
     """Add the gradient of the maps to ``total``; return that, and the expansion's."""
-    _, transpose = jax.vjp(_expand, maps, expansion)
+    _, transpose = jax.vjp(functools.partial(_expand, convolve=convolve), maps, expansion)
     of_maps, of_expansion = transpose(gradient)
     return total + of_maps, of_expansion
 
 
 def _expand_in_chunks(maps: jax.Array, expansion: Expansion) -> jax.Array:
     def expand(maps: jax.Array) -> jax.Array:
-        return _expand(maps, expansion)
+        return _expand(maps, expansion, conv2d)
 
     return map_over_chunks(expand, maps, _pictures_a_chunk(maps))
 
@@ -301,7 +322,7 @@ def _add_gradients_in_chunks(
     total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
 ) -> tuple[jax.Array, Expansion]:
     def add(total: jax.Array, maps: jax.Array, gradient: jax.Array) -> Any:
-        return _add_gradients(total, maps, gradient, expansion)
+        return _add_gradients(total, maps, gradient, expansion, conv2d)
 
     return update_over_chunks(add, total, (maps, gradient), _pictures_a_chunk(maps))
 
@@ -341,10 +362,10 @@ def _write_out(
     function: Callable[..., Any], carry: Any, stacked: tuple[Any, ...], *, reverse: bool = False
 ) -> Any:
     """What ``_loop`` does, without a loop and with an index that is a number."""
-    length = jax.tree.leaves(stacked)[0].shape[0]
-    outputs: list[Any] = [None] * length
-    for index in sorted(range(length), reverse=reverse):
-        carry, outputs[index] = function(carry, index, *_layer(stacked, index))
+    layers = _unstacked(stacked)
+    outputs: list[Any] = [None] * len(layers)
+    for index in sorted(range(len(layers)), reverse=reverse):
+        carry, outputs[index] = function(carry, index, *layers[index])
     return carry, _stacked(outputs)
 
 
@@ -366,9 +387,9 @@ def _widened(expansion: Expansion, channels: slice, width: int) -> Expansion:
 
 def _widen(x: jax.Array, channels: slice, width: int, axis: int = -1) -> jax.Array:
     """``x`` at ``channels`` of ``width`` along an axis, and zeros elsewhere."""
-    edges = [(0, 0)] * x.ndim
-    edges[axis] = (channels.start, width - channels.stop)
-    return jnp.pad(x, edges)
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (channels.start, width - channels.stop, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _without_expansion(layer: Any) -> Any:
@@ -386,5 +407,12 @@ def _stacked(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _layer(stacked: Any, index: int) -> Any:
-    return jax.tree.map(lambda x: x[index], stacked)
+def _unstacked(stacked: Any) -> list[Any]:
+    leaves, structure = jax.tree.flatten(stacked)
+    layers = zip(*map(_unstack, leaves), strict=True)
+    return [jax.tree.unflatten(structure, layer) for layer in layers]
+
+
+@jax.jit  # traced once for each shape
+def _unstack(x: jax.Array) -> list[jax.Array]:
+    return [x[index] for index in range(x.shape[0])]

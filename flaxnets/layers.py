@@ -152,6 +152,7 @@ def standardize(x: jax.Array, epsilon: float = 1e-5) -> FeatureMaps:
     return FeatureMaps(x, *_normalize(_widened(x), epsilon))
 
 
+@functools.partial(jax.jit, static_argnums=2, inline=True)  # traced once for equal shapes
 def standardize_gradient(
     maps: FeatureMaps, gradients: FeatureMaps, epsilon: float = 1e-5
 ) -> jax.Array:
@@ -551,10 +552,10 @@ def _draw(
     count = math.ceil(size / BLOCK)
     if isinstance(key, jax.core.Tracer):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-        values: Any = jax.vmap(block)(keys).reshape(-1)
-    else:
-        values = np.concatenate([block(jax.random.fold_in(key, number)) for number in range(count)])
-    return jnp.asarray(values[:size].reshape(shape) * np.float32(factor), dtype)
+        values = jax.vmap(block)(keys).reshape(-1)
+        return jnp.asarray(values[:size].reshape(shape) * np.float32(factor), dtype)
+    blocks = np.concatenate([block(jax.random.fold_in(key, number)) for number in range(count)])
+    return _on_device(blocks[:size].reshape(shape) * np.float32(factor), dtype)
 
 
 def _he_normal(key: Any, shape: tuple[int, ...], fan: int, dtype: Any) -> jax.Array:
@@ -577,8 +578,12 @@ def _zeros(key: Any, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Arr
 def _full(value: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     if _SHAPES_ONLY.get():
         return _shape_only(shape, dtype)
-    # Made by NumPy: a jnp.ones compiles once for every number of features.
-    return jnp.asarray(np.full(shape, value), dtype)
+    return _on_device(np.full(shape, value), dtype)
+
+
+def _on_device(x: np.ndarray, dtype: Any) -> jax.Array:
+    """As ``jnp.asarray(x, dtype)``, which compiles once for every shape."""
+    return jax.device_put(x.astype(jax.dtypes.canonicalize_dtype(dtype)))
 
 
 def _shape_only(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -1,7 +1,6 @@
 """Stochastic gradient descent with PyTorch's meaning of every option."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -54,8 +53,8 @@ def sgd(
     chain = optax.chain(*parts)
 
     def init(params: optax.Params) -> optax.OptState:
-        # All zeros. Made by NumPy: a jnp.zeros compiles once for every shape.
+        # All zeros, made without compiling anything: a jnp.zeros does once for every shape.
         shapes = jax.eval_shape(chain.init, params)
-        return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+        return jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
 
     return optax.GradientTransformation(init, chain.update)

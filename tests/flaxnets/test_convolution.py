@@ -31,7 +31,7 @@ def arrays(case, dtype, seed=0):
     shape, kernel_shape, *options = CASES[case]
     draw = np.random.default_rng(seed).standard_normal
     images, kernel = jnp.asarray(draw(shape), dtype), jnp.asarray(draw(kernel_shape), dtype)
-    output = convolution._plain(images, kernel, *options)
+    output = convolution.plain_conv2d(images, kernel, *options)
     return images, kernel, jnp.asarray(draw(output.shape), dtype), options
 
 
@@ -40,7 +40,9 @@ def gradients(images, kernel, gradient, options):
 
 
 def plain_gradients(images, kernel, gradient, options):
-    return jax.vjp(lambda x, k: convolution._plain(x, k, *options), images, kernel)[1](gradient)
+    return jax.vjp(lambda x, k: convolution.plain_conv2d(x, k, *options), images, kernel)[1](
+        gradient
+    )
 
 
 def worst(found, expected):
@@ -59,7 +61,7 @@ def test_gradients_in_float64(case):
 
 def test_value_is_the_plain_one():
     images, kernel, _, options = arrays("3x3 stride 2", jnp.float32)
-    expected = convolution._plain(images, kernel, *options)
+    expected = convolution.plain_conv2d(images, kernel, *options)
     np.testing.assert_array_equal(convolution.conv2d(images, kernel, *options), expected)
 
 
@@ -75,7 +77,7 @@ def test_twelve_features_are_computed_two_pixels_at_a_time():
     with jax.enable_x64(True):
         images, kernel = jnp.asarray(draw(images.shape)), jnp.asarray(draw(kernel.shape))
         found = convolution.conv2d(images, kernel, 1, 1)
-        assert worst(found, convolution._plain(images, kernel, 1, 1, 1)) < 1e-13
+        assert worst(found, convolution.plain_conv2d(images, kernel, 1, 1, 1)) < 1e-13
 
 
 def test_float32_kernel_gradient_is_as_exact_as_xlas():

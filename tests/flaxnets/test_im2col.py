@@ -26,7 +26,7 @@ def arrays(case: str, dtype: type = np.float64) -> tuple[jax.Array, jax.Array, j
     draw = np.random.default_rng(0).normal
     images = jnp.asarray(draw(size=shape), dtype)
     kernel = jnp.asarray(draw(size=(size, size, shape[3], features)), dtype)
-    output = convolution._plain(images, kernel, stride, padding, 1)
+    output = convolution.plain_conv2d(images, kernel, stride, padding, 1)
     return images, kernel, jnp.asarray(draw(size=output.shape), dtype), stride, padding
 
 
@@ -37,7 +37,7 @@ def test_in_float64(monkeypatch: pytest.MonkeyPatch, case: str, chunk: int) -> N
     with jax.enable_x64():
         images, kernel, gradient, *options = arrays(case)
         value, transpose = jax.vjp(
-            lambda x, k: convolution._plain(x, k, *options, 1), images, kernel
+            lambda x, k: convolution.plain_conv2d(x, k, *options, 1), images, kernel
         )
         of_images, of_kernel = transpose(gradient)
         found = im2col.convolve(images, kernel, *options)

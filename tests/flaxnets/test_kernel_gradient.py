@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flaxnets import kernel_gradient as module
-from flaxnets.convolution import _plain
+from flaxnets.convolution import plain_conv2d
 
 
 def arrays(
@@ -22,7 +22,7 @@ def arrays(
 
 def expected(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
     zeros = jnp.zeros((size, size, images.shape[-1], gradient.shape[-1]), images.dtype)
-    return jax.vjp(lambda k: _plain(images, k, 1, padding, 1), zeros)[1](gradient)[0]
+    return jax.vjp(lambda k: plain_conv2d(images, k, 1, padding, 1), zeros)[1](gradient)[0]
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**12, 2**30])

@@ -22,7 +22,7 @@ def arrays(
 
 
 def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolution._plain(images, kernel, 1, 1, 1)
+    return convolution.plain_conv2d(images, kernel, 1, 1, 1)
 
 
 def plain_kernel_gradient(images: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
