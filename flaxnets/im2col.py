@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxnets.chunks import map_over_chunks, sum_over_chunks
+from flaxnets.chunks import map_over_chunks, product_over_pixels, sum_over_chunks
 
 # Bytes of a chunk's neighbourhoods, unless its pixels were then fewer than half the channels:
 # reading the kernel, or adding to its gradient, once a chunk must not be what takes the time.
@@ -128,12 +128,8 @@ def kernel_gradient(
 
     def product(images: jax.Array, gradient: jax.Array) -> jax.Array:
         gathered = neighbourhoods(images, size, stride, padding)
-        return lax.dot_general(
-            gathered.reshape(-1, gathered.shape[-1]),
-            gradient.reshape(-1, features),
-            dimension_numbers=(((0,), (0,)), ((), ())),
-            preferred_element_type=jnp.promote_types(jnp.float32, images.dtype),
-        )
+        flat = gathered.reshape(-1, gathered.shape[-1]), gradient.reshape(-1, features)
+        return product_over_pixels(*flat)
 
     pixels = math.prod(gradient.shape[1:3])
     most = _pictures_a_chunk(pixels, kernel)

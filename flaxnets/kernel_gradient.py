@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flaxnets import winograd
-from flaxnets.chunks import sum_over_chunks
+from flaxnets.chunks import product_over_pixels, sum_over_chunks
 from flaxnets.im2col import shifted
 
 # Bytes that a chunk's products read, shifted copies among them (measured).
@@ -33,21 +33,10 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: 
     channels, features = images.shape[-1], gradient.shape[-1]
     if size == 1 and padding == 0:
         flat = images.reshape(-1, channels), gradient.reshape(-1, features)
-        return _product(*flat)[None, None]
+        return product_over_pixels(*flat)[None, None]
     if winograd.suits(images, features, size, 1, padding):
         return winograd.kernel_gradient(images, gradient)
     return _by_taps(images, gradient, size, padding)
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """(..., M, C), (..., M, O) to (..., C, O)."""
-    batch = tuple(range(a.ndim - 2))
-    return lax.dot_general(
-        a,
-        b,
-        dimension_numbers=(((a.ndim - 2,), (a.ndim - 2,)), (batch, batch)),
-        preferred_element_type=jnp.promote_types(jnp.float32, a.dtype),
-    )
 
 
 def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) -> jax.Array:
@@ -72,7 +61,7 @@ def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) ->
 
         def product(column: int) -> jax.Array:
             x = shifted(images, 2, padding - column, columns)
-            return _product(x.reshape(-1, channels), rows)
+            return product_over_pixels(x.reshape(-1, channels), rows)
 
         products = jnp.stack([product(column) for column in range(size)])
         return products.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
@@ -82,7 +71,7 @@ def _by_taps(images: jax.Array, gradient: jax.Array, size: int, padding: int) ->
         rows = lax.optimization_barrier(shifted_rows(jnp.pad(gradient, edges)))
         taps = [rows[:, :, start : start + width] for start in reversed(range(size))]
         flat = jnp.concatenate(taps, axis=-1).reshape(-1, size**2 * features)
-        product = _product(images.reshape(-1, channels), flat)
+        product = product_over_pixels(images.reshape(-1, channels), flat)
         return product.reshape(channels, size, size, features).transpose(2, 1, 0, 3)
 
     if features >= NARROW_FEATURES:

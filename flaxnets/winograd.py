@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flaxnets.chunks import map_over_chunks, sum_over_chunks
+from flaxnets.chunks import map_over_chunks, product_over_pixels, sum_over_chunks
 
 # Each transforms one of a tile's two directions. Output of F(2x2, 3x3): A'[(G k G') * (B' d B)]A.
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])  # B'
@@ -97,7 +97,7 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
         gradient = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
         gradient_tiles = _tiles(GRADIENT, gradient, high, wide)
         tiles = _input_tiles(images, high, wide)
-        return lax.dot_general(tiles, gradient_tiles, (((1,), (1,)), ((0,), (0,))))
+        return product_over_pixels(tiles, gradient_tiles)
 
     most = _pictures_a_chunk(images, gradient.shape[-1])
     sums = sum_over_chunks(products, (images, gradient), most)
