@@ -19,12 +19,11 @@ def sum_over_chunks(
     function = jax.vmap(function)
 
     def add(index: jax.Array, totals: jax.Array) -> jax.Array:
-        return totals + function(*_chunk(parts, index))
+        return totals + function(*_chunk(parts, number, index))
 
-    first = _chunk(parts, 0)
     if number == 1:
-        return function(*first).sum(axis=0)
-    result = jax.eval_shape(function, *first)
+        return function(*parts).sum(axis=0)
+    result = jax.eval_shape(function, *_chunk(parts, number, 0))
     return lax.fori_loop(0, number, add, jnp.zeros(result.shape, result.dtype)).sum(axis=0)
 
 
@@ -32,14 +31,19 @@ def map_over_chunks(
     function: Callable[[jax.Array], jax.Array], images: jax.Array, most: int
 ) -> jax.Array:
     """``function(images)``, computed for chunks of at most ``most`` pictures, one at least."""
-    parts, number = _split((images,), most)
+    (part,), number = _split((images,), most)
     function = jax.vmap(function)
+
+    def compute(index: jax.Array, results: jax.Array) -> jax.Array:
+        return _with_chunk(results, function(*_chunk([part], number, index)), index)
+
     if number == 1:
-        result = function(*_chunk(parts, 0))[:, None]
+        results = function(part)
     else:
-        result = lax.map(lambda index: function(*_chunk(parts, index)), jnp.arange(number))
-        result = jnp.moveaxis(result, 0, 1)
-    return result.reshape(-1, *result.shape[3:])
+        chunk = jax.eval_shape(function, *_chunk([part], number, 0))
+        results = jnp.zeros((*part.shape[:2], *chunk.shape[2:]), chunk.dtype)
+        results = lax.fori_loop(0, number, compute, results)
+    return results.reshape(-1, *results.shape[2:])
 
 
 def update_over_chunks(
@@ -55,17 +59,16 @@ def update_over_chunks(
     parts, number = _split((target, *arrays), most)
     function = jax.vmap(function)
 
-    def update(index: jax.Array | int, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+    def update(index: jax.Array, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
         target, totals = carry
-        chunk, terms = function(*_chunk([target, *parts[1:]], index))
-        target = lax.dynamic_update_index_in_dim(target, chunk, index, axis=1)
-        return target, jax.tree.map(jnp.add, totals, terms)
+        chunk, terms = function(*_chunk([target, *parts[1:]], number, index))
+        return _with_chunk(target, chunk, index), jax.tree.map(jnp.add, totals, terms)
 
-    _, terms = jax.eval_shape(function, *_chunk(parts, 0))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), terms)
     if number == 1:
-        result, totals = update(0, (parts[0], zeros))
+        result, totals = function(*parts)
     else:
+        _, terms = jax.eval_shape(function, *_chunk(parts, number, 0))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), terms)
         result, totals = lax.fori_loop(0, number, update, (parts[0], zeros))
     return result.reshape(target.shape), jax.tree.map(lambda x: x.sum(axis=0), totals)
 
@@ -100,11 +103,20 @@ def _shares(pictures: int) -> int:
 
 
 def _split(arrays: tuple[jax.Array, ...], most: int) -> tuple[list[jax.Array], int]:
-    """(N, ...) to (shares, number, chunk, ...), and the number."""
+    """(N, ...) to (shares, pictures, ...), and the number of chunks in a share.
+
+    Without an axis for the chunks: of one picture each, its layout would not be clear, and XLA
+    copies what it takes for another layout.
+    """
     pictures = arrays[0].shape[0]
-    number = count_chunks(pictures, most)
-    return [x.reshape(_shares(pictures), number, -1, *x.shape[1:]) for x in arrays], number
+    parts = [x.reshape(_shares(pictures), -1, *x.shape[1:]) for x in arrays]
+    return parts, count_chunks(pictures, most)
 
 
-def _chunk(parts: list[jax.Array], index: jax.Array | int) -> list[jax.Array]:
-    return [lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False) for x in parts]
+def _chunk(parts: list[jax.Array], number: int, index: jax.Array | int) -> list[jax.Array]:
+    size = parts[0].shape[1] // number
+    return [lax.dynamic_slice_in_dim(x, index * size, size, axis=1) for x in parts]
+
+
+def _with_chunk(x: jax.Array, chunk: jax.Array, index: jax.Array) -> jax.Array:
+    return lax.dynamic_update_slice_in_dim(x, chunk, index * chunk.shape[1], axis=1)

@@ -177,9 +177,10 @@ def _cpu_gradients(
         pixels, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], images)
         (images_gradient,) = spread(_pointwise(gradient, kernel.swapaxes(2, 3)))
         of_kernel = kernel_gradient(pixels, gradient, 1, 0)
-    elif not winograd.suits(images, features, size, stride, padding) and (
-        stride > 1 or padding >= size or im2col.suits(images, features, size)
-    ):
+    elif winograd.suits(images, features, size, stride, padding):
+        images_gradient = winograd.images_gradient(gradient, kernel)
+        of_kernel = winograd.kernel_gradient(images, gradient)
+    elif stride > 1 or padding >= size or im2col.suits(images, features, size):
         images_gradient = im2col.images_gradient(images, kernel, gradient, stride, padding)
         of_kernel = im2col.kernel_gradient(images, kernel, gradient, stride, padding)
     else:

@@ -13,7 +13,7 @@ from jax import lax
 
 from flaxnets.chunks import map_over_chunks, product_over_pixels, sum_over_chunks
 
-# Bytes of a chunk's neighbourhoods, unless its pixels were then fewer than half the channels:
+# Bytes of a chunk's neighbourhoods, unless its pixels were then fewer than four times the channels:
 # reading the kernel, or adding to its gradient, once a chunk must not be what takes the time.
 CHUNK_BYTES = 2**21
 # From here on the product outweighs gathering what it multiplies (measured).
@@ -145,4 +145,4 @@ def _pictures_a_chunk(pixels: int, kernel: jax.Array) -> int:
     """At most so many, of so many pixels at the output."""
     size, _, channels, features = kernel.shape
     picture_bytes = pixels * size**2 * channels * kernel.dtype.itemsize
-    return max(CHUNK_BYTES // picture_bytes, -(-max(channels, features) // (2 * pixels)))
+    return max(CHUNK_BYTES // picture_bytes, -(-4 * max(channels, features) // pixels))

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxnets import winograd
 from flaxnets.chunks import product_over_pixels, sum_over_chunks
 from flaxnets.im2col import shifted
 
@@ -34,8 +33,6 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, size: int, padding: 
     if size == 1 and padding == 0:
         flat = images.reshape(-1, channels), gradient.reshape(-1, features)
         return product_over_pixels(*flat)[None, None]
-    if winograd.suits(images, features, size, 1, padding):
-        return winograd.kernel_gradient(images, gradient)
     return _by_taps(images, gradient, size, padding)
 
 

@@ -307,9 +307,20 @@ MUTANTS = (
         subject="128 channels, eval",
         change=partial(
             edited,
-            winograd.convolve,
+            winograd._convolve,
             ("list(row)), axis=3)", "list(row)), axis=2)"),
             ("jnp.stack(rows, axis=2)", "jnp.stack(rows, axis=3)"),
+        ),
+    ),
+    Mutant(
+        name="Winograd kernel not turned round",
+        description="the input's gradient is computed with the kernel as it is",
+        expected=_isolated("layer1.0.conv1"),
+        subject="128 channels, eval",
+        change=partial(
+            edited,
+            winograd.images_gradient,
+            ("KERNEL[:, ::-1]", "KERNEL"),
         ),
     ),
     Mutant(
