@@ -168,13 +168,15 @@ def choose_steps_per_dispatch(steps: int) -> int:
     """Choose how many of an epoch's ``steps`` run in one dispatch.
 
     Many on an accelerator, which else would wait for the host; few on a CPU, where the end of a
-    dispatch is the next chance to report and to stop. A divisor of the epoch's steps saves
-    compiling a second, shorter dispatch for the epoch's end.
+    dispatch is the next chance to report and to stop, but more than one, since each takes its
+    memory from the system anew. A divisor of the epoch's steps saves compiling a second, shorter
+    dispatch for the epoch's end, which is not worth it if the epoch is short.
     """
     on_cpu = jax.default_backend() == "cpu"
-    most = 4 if on_cpu else 32
+    most, least = (5, 4) if on_cpu else (32, 8)
     divisor = max(n for n in range(1, most + 1) if steps % n == 0)
-    return divisor if on_cpu or divisor >= 8 else min(most, steps)
+    is_short = on_cpu and steps < 200
+    return divisor if divisor >= least or is_short else min(most, steps)
 
 
 def _padded(dataset: Dataset, batch: int) -> tuple[np.ndarray, np.ndarray]:

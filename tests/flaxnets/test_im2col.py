@@ -80,7 +80,7 @@ def test_suits_wide_layers(
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_networks_use_it_on_a_cpu_only(stride: int) -> None:
-    images, kernel = jnp.zeros((2, 4, 4, 128)), jnp.zeros((3, 3, 128, 128))
+    images, kernel = jnp.zeros((2, 8, 8, 128)), jnp.zeros((3, 3, 128, 128))
 
     def step(images: jax.Array, kernel: jax.Array) -> object:
         y, transpose = jax.vjp(lambda x, k: convolution.conv2d(x, k, stride, 1), images, kernel)

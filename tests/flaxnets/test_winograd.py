@@ -69,8 +69,7 @@ def test_float32_is_at_most_three_times_as_far_off_as_the_direct_form() -> None:
         ((8, 8, 8, 64), 64, (3, 1, 1), np.float32, True),
         ((8, 8, 8, 64), 64, (3, 1, 1), np.float64, True),
         ((8, 7, 7, 128), 64, (3, 1, 1), np.float32, True),
-        ((1, 8, 8, 128), 64, (3, 1, 1), np.float32, True),
-        ((1, 8, 8, 64), 192, (3, 1, 1), np.float32, False),  # 16 tiles
+        ((4, 8, 8, 128), 64, (3, 1, 1), np.float32, False),  # 64 tiles
         ((8, 8, 8, 32), 64, (3, 1, 1), np.float32, False),
         ((8, 8, 8, 64), 32, (3, 1, 1), np.float32, False),
         ((8, 8, 8, 64), 64, (5, 1, 2), np.float32, False),

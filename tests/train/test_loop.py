@@ -302,8 +302,10 @@ def test_live_line_of_a_terminal():
     ("backend", "steps", "expected"),
     [
         ("cpu", 22, 2),
-        ("cpu", 390, 3),
         ("cpu", 97, 1),
+        ("cpu", 390, 5),
+        ("cpu", 404, 4),
+        ("cpu", 781, 5),
         ("gpu", 390, 30),
         ("gpu", 97, 32),
         ("gpu", 5, 5),
