@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxnets.chunks import map_over_chunks, product_over_pixels, sum_over_chunks
+from flaxnets.chunks import map_over_chunks, sum_over_chunks
+from flaxnets.pixel_product import product_over_pixels
 
 # Bytes of a chunk's neighbourhoods, unless its pixels were then fewer than four times the channels:
 # reading the kernel, or adding to its gradient, once a chunk must not be what takes the time.

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxnets.chunks import product_over_pixels, sum_over_chunks
+from flaxnets.chunks import sum_over_chunks
 from flaxnets.im2col import shifted
+from flaxnets.pixel_product import product_over_pixels
 
 # Bytes that a chunk's products read, shifted copies among them (measured).
 CHUNK_BYTES = 2**21

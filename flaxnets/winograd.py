@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flaxnets.chunks import map_over_chunks, product_over_pixels, sum_over_chunks
+from flaxnets.chunks import map_over_chunks, sum_over_chunks
+from flaxnets.pixel_product import product_over_pixels
 
 # Each transforms one of a tile's two directions. Output of F(2x2, 3x3): A'[(G k G') * (B' d B)]A.
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])  # B'

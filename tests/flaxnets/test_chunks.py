@@ -9,12 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxnets.chunks import (
-    map_over_chunks,
-    product_over_pixels,
-    sum_over_chunks,
-    update_over_chunks,
-)
+from flaxnets.chunks import map_over_chunks, sum_over_chunks, update_over_chunks
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 4, 5, 12, 100])
@@ -31,20 +26,6 @@ def test_as_if_at_once(most: int) -> None:
     assert max(seen) <= max(1, most)
     total = sum_over_chunks(lambda x, w: jnp.einsum("nij,n->ij", x, w), (images, weights), most)
     np.testing.assert_array_equal(total, jnp.einsum("nij,n->ij", images, weights))
-
-
-@pytest.mark.parametrize(("first", "second"), [(3, 5), (5, 3), (4, 4)])
-@pytest.mark.parametrize("batch", [(), (2,)])
-def test_a_product_over_pixels(first: int, second: int, batch: tuple[int, ...]) -> None:
-    """Whichever order is given, the one with fewer columns is multiplied first."""
-    keys = jax.random.split(jax.random.key(0))
-    columns = first, second
-    a, b = (jax.random.normal(key, (*batch, 7, n)) for key, n in zip(keys, columns, strict=True))
-    found = product_over_pixels(a, b)
-    np.testing.assert_allclose(found, np.swapaxes(a, -1, -2) @ b, rtol=1e-5, atol=1e-5)
-    jaxpr = jax.make_jaxpr(product_over_pixels)(a, b)
-    (product,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"]
-    assert [x.aval.shape[-1] for x in product.invars] == sorted([first, second])
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 4, 5, 12, 100])
