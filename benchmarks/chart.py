@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.convolutions import ALL
 from benchmarks.records import Record
 from benchmarks.run import Result
 from benchmarks.table import grouped, machine_lines, title
@@ -26,13 +27,14 @@ def draw(result: Result, file: Path) -> None:
     """Draw a panel for every group of records, a bar for every side, into a PNG file.
 
     A bar is the median, a whisker goes from the best to the worst run, and the text says the
-    number and how many times as good as PyTorch's best mode it is.
+    number and how many times as good as PyTorch's best mode it is. Of convolutions only the sums
+    over a step are drawn.
 
     Args:
         result: with one record or more.
         file: is replaced only once the new picture is complete.
     """
-    groups = grouped(result.records)
+    groups = [group for group in grouped(result.records) if _is_drawn(group[0])]
     bars = sum(map(len, groups))
     figure = Figure(figsize=(9, 0.9 * len(groups) + 0.36 * bars + 0.8), dpi=150)
     figure.set_layout_engine("constrained", h_pad=0.08)
@@ -44,6 +46,10 @@ def draw(result: Result, file: Path) -> None:
     temporary = file.with_name(f".{file.name}")
     figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15)
     temporary.replace(file)
+
+
+def _is_drawn(record: Record) -> bool:
+    return record.work != "convolutions" or record.variant.startswith(ALL)
 
 
 def _draw_group(axes: Axes, records: Sequence[Record], result: Result) -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from benchmarks import data, jax_common, plain_flax
 from benchmarks.task import Task
+from flaxnets.convolution import plain_conv2d
 
 
 def _network(task: Task) -> nnx.Module:
@@ -90,3 +91,11 @@ class Inference:
             jax.block_until_ready(self._forward(self._state, self._images[step % data.BATCHES]))
             for step in range(steps)
         ]
+
+
+class Convolutions(jax_common.Convolutions):
+    """The passes of convolutions as XLA computes them."""
+
+    def __init__(self, task: Task) -> None:
+        jax_common.prepare_device(task)
+        super().__init__(task, plain_conv2d)

@@ -1,5 +1,7 @@
-"""What both JAX sides share: configs, weights, precision."""
+"""What both JAX sides share: configs, weights, precision, the passes of a convolution."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +10,8 @@ import numpy as np
 from flax import nnx
 
 import flaxnets
+from benchmarks import convolutions
+from benchmarks.convolutions import FORWARD, OF_INPUT, OF_KERNEL, Convolution, Pass
 from benchmarks.data import draw_weights
 from benchmarks.machine import require_memory
 from benchmarks.task import Task
@@ -41,6 +45,68 @@ def prepare_device(task: Task) -> None:
     if jax.default_backend() == "gpu":
         precision = {"float32": "highest", "tf32": "tensorfloat32"}.get(task.dtype)
         jax.config.update("jax_default_matmul_precision", precision)
+
+
+class Convolutions(convolutions.Convolutions):
+    """The passes of convolutions, each compiled by itself.
+
+    Args:
+        task: the task.
+        convolve: called as ``flaxnets.convolution.conv2d``.
+        of_pictures: where arrays of N pictures lie; None for the first device.
+        of_kernels: where kernels and their gradients lie, likewise.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        convolve: Callable[..., jax.Array],
+        of_pictures: jax.sharding.Sharding | None = None,
+        of_kernels: jax.sharding.Sharding | None = None,
+    ) -> None:
+        super().__init__(task)
+        self._dtype, self._convolve = compute_dtype(task), convolve
+        self._of_pictures, self._of_kernels = of_pictures, of_kernels
+        self._compiled: dict[Convolution, dict[str, Any]] = {}
+
+    def _compile(self, layer: Convolution) -> dict[str, Any]:
+        convolve = functools.partial(
+            self._convolve, stride=layer.stride, padding=layer.padding, groups=layer.groups
+        )
+
+        def of_input(x: jax.Array, k: jax.Array, g: jax.Array) -> jax.Array:
+            return jax.vjp(lambda x: convolve(x, k), x)[1](g)[0]
+
+        def of_kernel(x: jax.Array, k: jax.Array, g: jax.Array) -> jax.Array:
+            return jax.vjp(lambda k: convolve(x, k), k)[1](g)[0]
+
+        return {
+            FORWARD: jax.jit(lambda x, k, g: convolve(x, k), out_shardings=self._of_pictures),
+            OF_INPUT: jax.jit(of_input, out_shardings=self._of_pictures),
+            OF_KERNEL: jax.jit(of_kernel, out_shardings=self._of_kernels),
+        }
+
+    def _passes(
+        self, layer: Convolution, images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray
+    ) -> dict[str, Pass]:
+        if layer not in self._compiled:
+            self._compiled[layer] = self._compile(layer)
+        compiled = self._compiled[layer]
+        arrays = [
+            jax.device_put(array.astype(self._dtype), place)
+            for array, place in (
+                (images, self._of_pictures),
+                (kernel, self._of_kernels),
+                (gradient, self._of_pictures),
+            )
+        ]
+        return {name: functools.partial(compiled[name], *arrays) for name in layer.passes}
+
+    def _wait(self, results: list[Any]) -> None:
+        jax.block_until_ready(results)
+
+    def _fetch(self, result: Any) -> np.ndarray:
+        return np.asarray(result, np.float32)
 
 
 def set_weights(model: nnx.Module) -> None:

@@ -25,7 +25,7 @@ AGREEMENT = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 1e-1}
 ANYWHERE = ("load", "roofline")
 
 # What ``python -m train.cifar`` does, which asks for large pages.
-TRAINING = ("train-step", "input", "compile", "memory", "epoch")
+TRAINING = ("train-step", "convolutions", "input", "compile", "memory", "epoch")
 
 Progress = Callable[[str], None]
 
@@ -41,6 +41,7 @@ class Measurement:
     Attributes:
         task: the task.
         runs: seconds of a step (or whatever the work's unit is) in each run.
+        parts: of ``convolutions``, seconds of each pass by its name, one dictionary for each run.
         peaks: the most memory by the end of each run, in bytes.
         ready: what the side's process said when it was ready: ``imports_s``, ``warm_up_s``,
             ``steps``, and of a machine's measurement ``flops`` or ``bytes`` of a call.
@@ -51,6 +52,7 @@ class Measurement:
 
     task: Task
     runs: list[float] = dataclasses.field(default_factory=list)
+    parts: list[dict[str, float]] = dataclasses.field(default_factory=list)
     peaks: list[int] = dataclasses.field(default_factory=list)
     ready: dict[str, Any] = dataclasses.field(default_factory=dict)
     device: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -193,6 +195,7 @@ def measure(tasks: Sequence[Task], runs: int, progress: Progress) -> list[Measur
         for name, answers in interleave(sides, runs, progress).items():
             each = measurements[name]
             each.runs = [answer["seconds"] for answer in answers]
+            each.parts = [answer["parts"] for answer in answers if "parts" in answer]
             each.peaks = [answer["peak_bytes"] for answer in answers]
             each.device = answers[-1]["device"]
     require_the_same(list(measurements.values()))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import flaxnets
 from benchmarks import data, jax_common
 from benchmarks.task import Task
+from flaxnets.convolution import conv2d
 from train import devices, recipes
 from train.datasets import Dataset
 from train.engine import Engine, choose_steps_per_dispatch
@@ -121,6 +122,14 @@ class Inference:
             jax.block_until_ready(self._forward(self._state, self._images[step % data.BATCHES]))
             for step in range(steps)
         ]
+
+
+class Convolutions(jax_common.Convolutions):
+    """The passes of convolutions, the batch split over the devices."""
+
+    def __init__(self, task: Task) -> None:
+        _prepare_devices(task)
+        super().__init__(task, conv2d, _sharding("data"), _sharding())
 
 
 class Input:

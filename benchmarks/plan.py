@@ -135,6 +135,7 @@ def make_groups(options: Options, folder: str = "") -> list[Group]:
 def _networks(options: Options) -> Iterator[tuple[Task, int]]:
     """A task of no side yet for every network and batch, and a picture's multiply-adds."""
     import flaxnets
+    from benchmarks.convolutions import list_convolutions
     from flaxnets.published import cifar_recipe
 
     for name in options.arch:
@@ -150,6 +151,11 @@ def _networks(options: Options) -> Iterator[tuple[Task, int]]:
                 summary = flaxnets.summary(arch, (batch, height, width, 3))
             except ValueError as error:
                 raise CouldNotMeasureError(f"{arch} on {height}x{width}: {error}") from None
+            layers = (
+                list_convolutions(arch, (batch, height, width, 3))
+                if options.work == "convolutions"
+                else []
+            )
             rows = [row.activation_bytes for row in summary.rows]
             task = Task(
                 options.work,
@@ -171,6 +177,7 @@ def _networks(options: Options) -> Iterator[tuple[Task, int]]:
                 },
                 needed_bytes=_needed(options.work, rows, options.dtype)
                 + 4 * 4 * math.prod((batch, height, width, 3)),
+                convolutions=[dataclasses.asdict(layer) for layer in layers],
             )
             yield task, summary.multiply_adds // batch
 
@@ -185,5 +192,7 @@ def _needed(work: str, activation_bytes: list[int], dtype: str) -> int:
     """Bytes that a batch's activations take at the very least: all of them at once in training."""
     if not activation_bytes or work in ("input", "load"):
         return 0
-    least = max(activation_bytes) if work == "inference" else sum(activation_bytes)
+    least = (
+        max(activation_bytes) if work in ("inference", "convolutions") else sum(activation_bytes)
+    )
     return least // 2 if dtype == "bfloat16" else least

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.convolutions import count_parts, layers_of, totals
 from benchmarks.machine import cores
 from benchmarks.measure import Measurement
 from benchmarks.plan import Options
@@ -113,12 +114,36 @@ class Ratio:
         return (*same, self.side, self.to)
 
 
+def make_records(measurement: Measurement, multiply_adds: int) -> list[Record]:
+    """The numbers of a side that was measured: one record, or one for each pass of a convolution.
+
+    Args:
+        measurement: one that was not skipped.
+        multiply_adds: of one picture's forward pass.
+    """
+    if measurement.task.work != "convolutions":
+        return [make_record(measurement, multiply_adds)]
+    layers = layers_of(measurement.task)
+    runs = [parts | dict(totals(layers, parts)) for parts in measurement.parts]
+    return [
+        make_record(
+            dataclasses.replace(
+                measurement,
+                task=dataclasses.replace(measurement.task, variant=name),
+                runs=[run[name] for run in runs],
+            ),
+            operations,
+        )
+        for name, operations in count_parts(layers).items()
+    ]
+
+
 def make_record(measurement: Measurement, multiply_adds: int) -> Record:
     """The numbers of a side that was measured.
 
     Args:
         measurement: one that was not skipped.
-        multiply_adds: of one picture's forward pass.
+        multiply_adds: of one picture's forward pass; of what was measured, if it is less.
     """
     task, runs, ready = measurement.task, measurement.runs, measurement.ready
     work = WORKS[task.work]
@@ -127,6 +152,8 @@ def make_record(measurement: Measurement, multiply_adds: int) -> Record:
     if work.unit in ("step", "batch"):
         images = task.batch
         flops = 2 * multiply_adds * work.passes * images
+    elif work.unit == "pass":
+        flops = 2 * multiply_adds * task.batch
     elif work.unit == "epoch":
         images = task.pictures // task.batch * task.batch
         flops = 2 * multiply_adds * (work.passes * images + task.tests)

@@ -9,7 +9,7 @@ from benchmarks.loading import FILE
 from benchmarks.machine import load_average
 from benchmarks.measure import CouldNotMeasureError, Measurement, Progress, measure
 from benchmarks.plan import Group, Options, make_groups
-from benchmarks.records import Ratio, Record, fastest, head, make_record, ratios
+from benchmarks.records import Ratio, Record, fastest, head, make_record, make_records, ratios
 from benchmarks.task import WORKS, Task
 
 _LIMIT_RUNS = 3
@@ -64,7 +64,7 @@ def run(options: Options, progress: Progress, *, with_limits: bool = True) -> Re
                     skipped[each.task.side] = each.skipped
                     continue
                 device = each.device
-                records.append(make_record(each, group.multiply_adds))
+                records += make_records(each, group.multiply_adds)
     return Result(
         head=head(options, device, load),
         records=records,

@@ -1,11 +1,13 @@
 """A comparison as a table for the terminal."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.convolutions import ALL
 from benchmarks.records import BEST_TORCH, PLAIN_FLAX, Ratio, Record
 from benchmarks.run import Result
 from benchmarks.task import WORKS
@@ -14,9 +16,11 @@ from benchmarks.traffic import Traffic
 BUSY = 0.5  # load a core from which a measurement is disturbed
 
 _EXPLANATION = """\
-Medians over interleaved runs; spread: between their quartiles; peak: of the matrix product's rate;
-MiB: peak memory beyond the imports; x: ratio to PyTorch's best mode and to plain Flax, above 1 is
-{better}."""
+Medians over interleaved runs; {columns}x: ratio to PyTorch's best mode and to plain Flax, above 1
+is {better}."""
+_COLUMNS_EXPLAINED = """\
+spread: between their quartiles; peak: of the matrix product's rate; MiB: peak memory beyond the
+imports; """
 
 
 def print_traffic(console: Console, title: str, traffic: Traffic) -> None:
@@ -41,9 +45,12 @@ def print_traffic(console: Console, title: str, traffic: Traffic) -> None:
 
 def print_result(console: Console, result: Result) -> None:
     """Print a table for every group, what was skipped, and what the machine can do."""
-    for records in grouped(result.records):
-        console.print(title(records[0]), style="italic")
-        console.print(_table(records, result))
+    if result.records and result.records[0].work == "convolutions":
+        _print_convolutions(console, result)
+    else:
+        for records in grouped(result.records):
+            console.print(title(records[0]), style="italic")
+            console.print(_table(records, result))
     for each in result.skipped:
         console.print(f"{each['side']} was left out: {each['reason']}", style="yellow")
     if not result.records:
@@ -51,7 +58,9 @@ def print_result(console: Console, result: Result) -> None:
     work = WORKS[result.records[0].work]
     if work.unit != "call":
         better = "less memory" if work.by_memory else "faster"
-        console.print(_EXPLANATION.format(better=better), style="dim", soft_wrap=True)
+        columns = "" if work.unit == "pass" else _COLUMNS_EXPLAINED
+        text = _EXPLANATION.format(better=better, columns=columns).replace("\n", " ")
+        console.print(text, style="dim", soft_wrap=True)
     for line in machine_lines(result):
         console.print(line, style="dim", soft_wrap=True)
     load = result.head["load_average"]
@@ -76,7 +85,7 @@ def title(record: Record) -> str:
     """What a group of records is about."""
     work = WORKS[record.work]
     parts = [record.work, record.variant, record.arch]
-    if work.unit in ("step", "batch", "epoch"):
+    if work.unit in ("step", "batch", "epoch", "pass"):
         parts += [f"batch {record.batch}", record.input]
     return ", ".join([*filter(None, parts), record.dtype])
 
@@ -94,6 +103,43 @@ def machine_lines(result: Result) -> Iterator[str]:
         limits[-1] += f" ({record.side})"
     if limits:
         yield "this machine's best: " + ", ".join(limits)
+
+
+def _print_convolutions(console: Console, result: Result) -> None:
+    """A table for every network, with a row for every pass of every layer."""
+    networks: dict[str, list[list[Record]]] = {}
+    for records in grouped(result.records):
+        whole = dataclasses.replace(records[0], variant="")
+        networks.setdefault(title(whole), []).append(records)
+    for name, rows in networks.items():
+        console.print(f"{name}: GFLOP/s; of sums over a step milliseconds", style="italic")
+        sides = [record.side for record in rows[0]]
+        table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        table.add_column("convolution, its passes")
+        for column in (*map(_short_side, sides), *_REFERENCES):
+            table.add_column(column, justify="right")
+        before = ""
+        for records in rows:
+            layer, _, of_layer = records[0].variant.partition(": ")
+            if layer != before:
+                table.add_row(layer)
+            before, summed = layer, layer == ALL
+            numbers = [
+                f"{1e3 * each.median_s:,.4g}" if summed else f"{each.gflops or 0:,.3g}"
+                for each in records
+            ]
+            ours = next((each for each in records if each.side == "ours"), None)
+            compared = [
+                _ratio(to, ours, result.ratios) if ours else "" for to in _REFERENCES.values()
+            ]
+            style = "bold" if summed else None
+            table.add_row(f"  {of_layer or 'sum'}", *numbers, *compared, style=style)
+        console.print(table)
+
+
+def _short_side(side: str) -> str:
+    """In two lines where it is long."""
+    return side.replace("torch-", "torch\n", 1).replace("channels-last", "NHWC")
 
 
 def _table(records: Sequence[Record], result: Result) -> Table:

@@ -40,6 +40,13 @@ WORKS = {
         "forward, backward and SGD on pictures on the device", "step", _NETWORK, passes=3
     ),
     "inference": Work("the forward pass in evaluation mode", "batch", _NETWORK, passes=1),
+    "convolutions": Work(
+        "every convolution of a training step by itself: forward and both gradients",
+        "pass",
+        _NETWORK[:-1],
+        passes=1,
+        runs=3,
+    ),
     "input": Work(
         "indexing, cropping, flipping and normalising pictures",
         "batch",
@@ -105,6 +112,7 @@ class Task:
         classes: of the network.
         options: keywords that the network is made with, in either framework.
         sgd: ``lr``, ``momentum``, ``nesterov`` and ``weight_decay``.
+        convolutions: the network's, as ``benchmarks.convolutions.Convolution`` takes them.
         needed_bytes: what a batch takes at the very least, in whichever framework.
         folder: where the parent keeps files for its workers.
         started: seconds since the epoch (the Unix one) at which the process was started.
@@ -123,6 +131,7 @@ class Task:
     classes: int = 10
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     sgd: dict[str, Any] = dataclasses.field(default_factory=dict)
+    convolutions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     needed_bytes: int = 0
     folder: str = ""
     started: float = 0.0

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 import torchref
-from benchmarks import data
+from benchmarks import convolutions, data
+from benchmarks.convolutions import FORWARD, OF_INPUT, OF_KERNEL, Convolution, Pass
 from benchmarks.machine import require_memory
 from benchmarks.pictures import make_loader
 from benchmarks.task import SkipSideError, Task
@@ -134,6 +135,53 @@ class Inference(_Base):
                 outputs.append(self._network(self._on_device[number % data.BATCHES][0]))
                 self._synchronize()
         return [logits.float().numpy(force=True) for logits in outputs]
+
+
+class Convolutions(convolutions.Convolutions):
+    """The passes of convolutions, by the functions that autograd calls."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._device = find_device()
+        prepare_device(task, self._device)
+        self._dtype = torch.bfloat16 if task.dtype == "bfloat16" else torch.float32
+        eager = task.side == "torch-eager"
+        self._format = torch.contiguous_format if eager else torch.channels_last
+
+    def _passes(
+        self, layer: Convolution, images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray
+    ) -> dict[str, Pass]:
+        x, g = (self._put(array.transpose(0, 3, 1, 2)) for array in (images, gradient))
+        k = self._put(kernel.transpose(3, 2, 0, 1))
+        stride, padding = (layer.stride,) * 2, (layer.padding,) * 2
+
+        def forward() -> torch.Tensor:
+            return functional.conv2d(x, k, None, stride, padding, groups=layer.groups)
+
+        def gradients(of_input: bool, of_kernel: bool) -> Any:
+            return torch.ops.aten.convolution_backward(
+                *(g, x, k, None, stride, padding, (1, 1), False, (0, 0), layer.groups),
+                (of_input, of_kernel, False),
+            )
+
+        passes: dict[str, Pass] = {
+            FORWARD: forward,
+            OF_INPUT: lambda: gradients(True, False)[0],
+            OF_KERNEL: lambda: gradients(False, True)[1],
+        }
+        return {name: passes[name] for name in layer.passes}
+
+    def _put(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device, self._dtype)
+        return tensor.contiguous(memory_format=self._format)
+
+    def _wait(self, results: list[Any]) -> None:
+        del results
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _fetch(self, result: Any) -> np.ndarray:
+        return result.float().numpy(force=True)
 
 
 class Input:

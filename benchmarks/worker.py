@@ -25,6 +25,7 @@ _CLASSES = {
     "memory": "Training",
     "compile": "Training",
     "inference": "Inference",
+    "convolutions": "Convolutions",
     "input": "Input",
     "epoch": "Epoch",
 }
@@ -89,7 +90,9 @@ def serve(task: Task, requests: TextIO, answers: TextIO) -> None:
         begun = time.perf_counter()
         made = len(side.advance(steps))
         seconds = (time.perf_counter() - begun) / made
-        _answer(answers, seconds=seconds, peak_bytes=memory.bytes(), device=describe_device())
+        measured = {"parts": side.parts} if task.work == "convolutions" else {}
+        measured |= {"seconds": seconds, "peak_bytes": memory.bytes()}
+        _answer(answers, **measured, device=describe_device())
 
 
 def import_side(task: Task) -> Any:

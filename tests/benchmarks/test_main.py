@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import plan, run
 from benchmarks.__main__ import main
+from benchmarks.convolutions import count_parts, layers_of
 from benchmarks.measure import Measurement, Progress
 from benchmarks.plan import Options, make_groups
 from benchmarks.task import WORKS, Task
@@ -33,6 +34,9 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
                 each.runs = [taken.get(task.side, 1.0)] * runs
                 each.peaks = [2**20] * runs
                 each.ready = {"steps": 2, "imports_s": 1.0, "warm_up_s": 2.0}
+                if task.work == "convolutions":
+                    parts = count_parts(layers_of(task))
+                    each.parts = [dict.fromkeys(parts, each.runs[0])] * runs
                 if task.work == "roofline":
                     each.ready |= {"flops": 10**11, "bytes": 10**9}
             found.append(each)
