@@ -330,8 +330,26 @@ MUTANTS = (
         subject="128 channels, eval",
         change=partial(
             edited,
-            winograd.kernel_gradient,
+            winograd._both_ways,
             ("(KERNEL_GRADIENT,", "(KERNEL_GRADIENT * np.array([[1], [-1], [1]]),"),
+        ),
+    ),
+    Mutant(
+        name="Winograd kernel gradient's rows mirrored",
+        description="the gradient is shifted by rows to the wrong side in the form along rows",
+        expected=_isolated("layer1.0.conv1"),
+        subject="64 channels, eval",
+        change=partial(edited, winograd._along_rows, ("(2, 1, 0)", "(0, 1, 2)")),
+    ),
+    Mutant(
+        name="Winograd kernel gradient's taps transposed",
+        description="rows and columns of a kernel's gradient are swapped in the form along rows",
+        expected=_isolated("layer1.0.conv1"),
+        subject="64 channels, eval",
+        change=partial(
+            edited,
+            winograd._along_rows,
+            ("columns.transpose(2, 0, 1, 3)", "columns.transpose(0, 2, 1, 3)"),
         ),
     ),
     Mutant(

@@ -23,6 +23,7 @@ Subject = Callable[[int], Iterable[Comparison]]
 # the kernel's gradient of a strided 1x1 convolution of 4 (float32, channels_last).
 RESNET = {"stage_sizes": (1, 1), "widths": (8, 16), "stem_width": 8, "shortcut": "projection"}
 WIDE = RESNET | {"stem_width": 128, "stage_sizes": (1,), "widths": (128,)}
+WIDE_ENOUGH = WIDE | {"stem_width": 64, "widths": (64,)}  # for Winograd's algorithm
 BOTTLENECK = RESNET | {"block": "bottleneck", "stem_width": 8}
 PREACT = RESNET | {"shortcut_input": "activated"}
 DENSENET = {"block_sizes": (2, 1), "growth_rate": 4, "stem_width": 6}
@@ -48,6 +49,7 @@ _NETWORKS: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int]], ...] = (
     ),
     ("avg_pool_pad", "resnet20", RESNET | {"shortcut": "avg_pool_pad"}, (2, HEIGHT, WIDTH)),
     ("16 channels", "resnet20", RESNET | {"stem_width": 16}, (2, HEIGHT, WIDTH)),
+    ("64 channels", "resnet20", WIDE_ENOUGH, (2, 12, 12)),
     ("128 channels", "resnet20", WIDE, (4, 12, 12)),
     ("few pixels of 128 channels", "resnet20", WIDE, (2, HEIGHT, WIDTH)),
     ("bottleneck", "resnet50_cifar", BOTTLENECK, (2, HEIGHT, WIDTH)),

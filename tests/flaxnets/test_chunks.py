@@ -54,10 +54,16 @@ module.CHUNK_BYTES = winograd.CHUNK_BYTES = 2**14
 mesh = jax.make_mesh((2,), ("data",))
 shares = NamedSharding(mesh, PartitionSpec("data"))
 generator = np.random.default_rng(0)
-for form, channels, features in (("taps", 5, 20), ("taps", 5, 6), ("tiles", 5, 6)):
+forms = {
+    "taps": lambda x, g: module._by_taps(x, g, 3, 1),
+    "tiles": winograd._both_ways,
+    "rows": winograd._along_rows,
+}
+for form, channels, features in (
+    ("taps", 5, 20), ("taps", 5, 6), ("tiles", 5, 6), ("rows", 5, 6)
+):
     arrays = [generator.normal(size=(8, 6, 6, n)).astype(np.float32) for n in (channels, features)]
-    def gradient(x, g):
-        return module._by_taps(x, g, 3, 1) if form == "taps" else winograd.kernel_gradient(x, g)
+    gradient = forms[form]
     out = NamedSharding(mesh, PartitionSpec())
     compiled = jax.jit(gradient, in_shardings=shares, out_shardings=out).lower(*arrays).compile()
     text = compiled.as_text()
