@@ -59,7 +59,7 @@ MUTANTS = (
             edited,
             layers._normalize_forward,
             (
-                "_channel_mean(jnp.square(centred))",
+                "_channel_mean(jnp.square(centred)) - jnp.square(off)",
                 "_channel_mean(jnp.square(x)) - jnp.square(mean)",
             ),
         ),
@@ -122,6 +122,7 @@ MUTANTS = (
             edited,
             layers._normalize_forward,
             ("mean = _channel_mean(x)", "mean = _channel_mean(x[:1])"),
+            ("off = _channel_mean(centred)", "off = _channel_mean(centred[:1])"),
         ),
     ),
     Mutant(
