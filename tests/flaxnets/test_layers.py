@@ -164,6 +164,25 @@ def test_batch_norm_far_from_zero() -> None:
     np.testing.assert_allclose(y, (wide - mean) / np.sqrt(var), atol=3e-3)
 
 
+@pytest.mark.parametrize("channels", [5, 16])
+def test_a_constant_channel_becomes_its_bias(channels: int) -> None:
+    """Its mean must not be off by a rounding error, which would be divided by the deviation: 0."""
+    constants = np.asarray(RNG.uniform(-1e3, 1e3, channels), np.float32)
+    layer = BatchNorm(channels, momentum=0.0)
+    y = layer(jnp.broadcast_to(constants, (24, 12, 9, channels)))
+    np.testing.assert_allclose(y, 0, atol=1e-5)
+    np.testing.assert_array_equal(layer.mean, constants)
+    np.testing.assert_allclose(layer.var, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels", [3, 16, 48])
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (6, 5), (4, 4), (32, 32)])
+def test_means_of_whatever_parts_and_blocks(size: tuple[int, int], channels: int) -> None:
+    x = normal(6, *size, channels) + 2
+    found = jax.jit(layers._mean_by_blocks)(jnp.asarray(x))
+    np.testing.assert_allclose(found, x.mean((0, 1, 2), dtype=np.float64), rtol=5e-7)
+
+
 def test_batch_norm_refuses_one_value_a_channel() -> None:
     layer = BatchNorm(3)
     with pytest.raises(ValueError, match=r"more than one value.*\(1, 1, 1, 3\).*model\.eval\(\)"):
