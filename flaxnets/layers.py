@@ -169,9 +169,9 @@ def _widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(jnp.float32, x.dtype))
 
 
-# On a CPU so many parts of each picture are summed in pairs, and of what comes out so many pixels one
-# after the other. Parts are for channels that fill registers of so many floats: a DenseNet's twelve
-# are slower so (measured).
+# On a CPU so many parts of each picture are summed in pairs, and of what comes out so many pixels
+# one after the other. Parts are for channels that fill registers of so many floats: a DenseNet's
+# twelve are slower so (measured).
 PARTS, BLOCK_PIXELS, REGISTER = 8, 64, 16
 
 
