@@ -174,10 +174,15 @@ class Convolutions:
         return self._numbers[: math.prod(shape)].reshape(shape)
 
     def _time(self, name: str, call: Pass) -> float:
-        """Seconds of one call, of some that are made one after the other."""
+        """Seconds of one call, of some that are made one after the other.
+
+        Each is waited for: XLA's CPU devices can lock each other out where several programs that
+        exchange sums are under way.
+        """
         calls = self._calls.get(name, 1)
         begun = time.perf_counter()
-        self._wait([call() for _ in range(calls)])
+        for _ in range(calls):
+            self._wait(call())
         seconds = (time.perf_counter() - begun) / calls
         self._calls.setdefault(name, max(2, round(PASS_SECONDS / seconds)))
         return seconds
@@ -195,8 +200,8 @@ class Convolutions:
         """
         raise NotImplementedError
 
-    def _wait(self, results: list[Any]) -> None:
-        """Until all that was started is done."""
+    def _wait(self, result: Any) -> None:
+        """Until it is there."""
         raise NotImplementedError
 
     def _fetch(self, result: Any) -> np.ndarray:

@@ -102,8 +102,8 @@ class Convolutions(convolutions.Convolutions):
         ]
         return {name: functools.partial(compiled[name], *arrays) for name in layer.passes}
 
-    def _wait(self, results: list[Any]) -> None:
-        jax.block_until_ready(results)
+    def _wait(self, result: Any) -> None:
+        jax.block_until_ready(result)
 
     def _fetch(self, result: Any) -> np.ndarray:
         return np.asarray(result, np.float32)

@@ -175,8 +175,8 @@ class Convolutions(convolutions.Convolutions):
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device, self._dtype)
         return tensor.contiguous(memory_format=self._format)
 
-    def _wait(self, results: list[Any]) -> None:
-        del results
+    def _wait(self, result: Any) -> None:
+        del result
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
