@@ -114,7 +114,7 @@ def _print_convolutions(console: Console, result: Result) -> None:
     for name, rows in networks.items():
         console.print(f"{name}: GFLOP/s; of sums over a step milliseconds", style="italic")
         sides = [record.side for record in rows[0]]
-        table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        table = _empty_table()
         table.add_column("convolution, its passes")
         for column in (*map(_short_side, sides), *_REFERENCES):
             table.add_column(column, justify="right")
@@ -137,6 +137,10 @@ def _print_convolutions(console: Console, result: Result) -> None:
         console.print(table)
 
 
+def _empty_table() -> Table:
+    return Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+
+
 def _short_side(side: str) -> str:
     """In two lines where it is long."""
     return side.replace("torch-", "torch\n", 1).replace("channels-last", "NHWC")
@@ -145,12 +149,7 @@ def _short_side(side: str) -> str:
 def _table(records: Sequence[Record], result: Result) -> Table:
     first = records[0]
     shown = [column for column in _COLUMNS if any(_cell(column, r, result) for r in records)]
-    table = Table(
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-    )
+    table = _empty_table()
     table.add_column("side", no_wrap=True)
     for column in shown:
         table.add_column(

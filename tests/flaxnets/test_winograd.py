@@ -121,9 +121,8 @@ def test_networks_use_it_on_a_cpu_only() -> None:
     on_gpu, on_cpu = lowered("cuda"), lowered("cpu")
     assert on_gpu.count("stablehlo.convolution") == 3
     assert "stablehlo.dot_general" not in on_gpu
-    assert (
-        on_cpu.count("stablehlo.dot_general") == 5
-    )  # the products and two transforms of the kernel
+    # Three products, and the kernel's transform for each of two.
+    assert on_cpu.count("stablehlo.dot_general") == 5
     assert "stablehlo.convolution" not in on_cpu
 
 
