@@ -99,16 +99,14 @@ def list_convolutions(arch: str, input_shape: tuple[int, int, int, int]) -> list
         arch: the network's name.
         input_shape: (N, H, W, 3).
     """
-    import jax
     from flax import nnx
 
     import flaxnets
-    from flaxnets.intercept import intercepted
+    from flaxnets.intercept import trace_calls
     from flaxnets.layers import Conv, shapes_only
 
     with shapes_only():
         model = flaxnets.create(arch, rngs=nnx.Rngs(0))
-    graph, state = nnx.split(model)
     found: Counter[Convolution] = Counter()
 
     def record(path: Any, module: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -130,13 +128,7 @@ def list_convolutions(arch: str, input_shape: tuple[int, int, int, int]) -> list
             ] += 1
         return call(*args, **kwargs)
 
-    def trace(state: nnx.State, images: jax.Array) -> None:
-        copy = nnx.merge(graph, state, copy=True)
-        copy.eval()
-        with intercepted(copy, record):
-            copy(images)
-
-    jax.eval_shape(trace, state, jax.ShapeDtypeStruct(input_shape, np.float32))
+    trace_calls(model, input_shape, record)
     return [dataclasses.replace(each, calls=calls) for each, calls in found.items()]
 
 

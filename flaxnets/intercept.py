@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 Path = tuple[Any, ...]
@@ -65,3 +67,22 @@ def intercepted(model: nnx.Module, handler: Handler) -> Iterator[None]:
         for owner, original in originals.items():
             setattr(owner, "__call__", original)  # noqa: B010
         _WATCHED.reset(token)
+
+
+def trace_calls(model: nnx.Module, input_shape: tuple[int, ...], handler: Handler) -> None:
+    """Send the call of ``model`` and of every submodule through ``handler``, computing nothing.
+
+    Args:
+        model: traced as a copy of itself in evaluation mode, and left as it is; it may be abstract.
+        input_shape: of the one float32 array that it is called with.
+        handler: as ``intercepted``'s; the path of ``model`` itself is ().
+    """
+    graph, state = nnx.split(model)
+
+    def trace(state: nnx.State, x: jax.Array) -> None:
+        copy: Any = nnx.merge(graph, state, copy=True)
+        copy.eval()
+        with intercepted(copy, handler):
+            handler((), copy, copy, x)
+
+    jax.eval_shape(trace, state, jax.ShapeDtypeStruct(input_shape, jnp.float32))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from flaxnets import registry
-from flaxnets.intercept import Path, intercepted
+from flaxnets.intercept import Path, trace_calls
 from flaxnets.layers import Conv, shapes_only
 from flaxnets.text_table import aligned
 
@@ -113,17 +112,8 @@ def summary(
         )
     else:
         model, name = model_or_name, type(model_or_name).__name__
-    graphdef, state = nnx.split(model)
     rows: list[LayerSummary] = []
-
-    def trace(state: nnx.State, x: jax.Array) -> None:
-        copy = nnx.merge(graphdef, state, copy=True)
-        copy.eval()
-        record = _recorder(copy, rows)
-        with intercepted(copy, record):
-            record((), copy, copy, x)
-
-    jax.eval_shape(trace, state, jax.ShapeDtypeStruct(shape, jnp.float32))
+    trace_calls(model, shape, _recorder(model, rows))
     parameters, buffers = (_arrays(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
     return Summary(
         name=name,
@@ -136,7 +126,7 @@ def summary(
 
 
 def _recorder(model: nnx.Module, rows: list[LayerSummary]) -> Callable[..., Any]:
-    """A handler of ``intercepted`` that adds a row for every call of a layer.
+    """A handler of ``trace_calls`` that adds a row for every call of a layer.
 
     A layer is a module that has variables of its own, or no modules in it.
     """

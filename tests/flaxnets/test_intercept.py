@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxnets.intercept import intercepted
+from flaxnets.intercept import intercepted, trace_calls
 
 
 class Twice(nnx.Module):
@@ -57,3 +57,14 @@ def test_other_models_and_later_calls_are_left_alone() -> None:
     assert network(jnp.ones(())) == 9
     assert Twice.__dict__["__call__"] is before
     assert "__call__" not in Inherited.__dict__
+
+
+def test_a_trace_computes_nothing_and_begins_with_the_model() -> None:
+    calls = []
+
+    def note(path: Any, module: nnx.Module, call: Any, x: jax.Array) -> jax.Array:
+        calls.append((path, x.shape, isinstance(x, jax.core.Tracer)))
+        return call(x)
+
+    trace_calls(Network(), (2, 3), note)
+    assert calls == [(path, (2, 3), True) for path in [(), ("z",), ("m",), ("a",)]]
