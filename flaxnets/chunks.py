@@ -65,17 +65,28 @@ def update_over_chunks(
         return _with_chunk(target, chunk, index), jax.tree.map(jnp.add, totals, terms)
 
     if number == 1:
-        result, totals = function(*parts)
+        result, totals = terms = function(*parts)
     else:
-        _, terms = jax.eval_shape(function, *_chunk(parts, number, 0))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), terms)
+        terms = jax.eval_shape(function, *_chunk(parts, number, 0))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _sum_dtype(x.dtype)), terms[1])
         result, totals = lax.fori_loop(0, number, update, (parts[0], zeros))
-    return result.reshape(target.shape), jax.tree.map(lambda x: x.sum(axis=0), totals)
+    result = result.reshape(target.shape)
+    sums = jax.tree.map(lambda x, term: x.sum(axis=0).astype(term.dtype), totals, terms[1])
+    return result, sums
+
+
+def _sum_dtype(dtype: Any) -> Any:
+    """Half precision is summed in float32: a sum of its own would soon stop growing."""
+    inexact = jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.promote_types(jnp.float32, dtype) if inexact else dtype
 
 
 def count_chunks(pictures: int, most: int) -> int:
-    """How many chunks of at most ``most`` pictures each device takes, one after the other."""
-    share = pictures // _shares(pictures)
+    """How many chunks of at most ``most`` pictures each device takes, one after the other.
+
+    They are of one size. A number of pictures without divisors makes them small, and slow.
+    """
+    share = max(1, pictures // _shares(pictures))
     return min(share // n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
 
 

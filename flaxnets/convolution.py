@@ -4,8 +4,10 @@ On a GPU or TPU the convolution and its gradients are XLA's own. XLA's CPU backe
 convolutions and most gradients at a small part of the machine's speed (the kernel's by swapping the
 batch with the features, the input's of a strided convolution by spreading it with zeros), so there,
 and only there, they are rewritten: as matrix products over slices of the input
-(``flaxnets.kernel_gradient``) or over neighbourhoods of its pixels (``flaxnets.im2col``); and wide
-3x3 convolutions by Winograd's algorithm. Which form runs is decided at lowering.
+(``flaxnets.kernel_gradient``) or over neighbourhoods of its pixels (``flaxnets.im2col``, for wide
+convolutions themselves too); wide 3x3 convolutions by Winograd's algorithm; narrow ones with
+neighbouring pixels merged. Which form runs is decided at lowering. A batch whose size is a symbol
+(``jax.export.symbolic_shape``) has XLA's own everywhere.
 """
 
 import functools
@@ -13,7 +15,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 
 from flaxnets import im2col, winograd
 from flaxnets.kernel_gradient import kernel_gradient
@@ -25,7 +27,8 @@ def conv2d(
 ) -> jax.Array:
     """2-D cross-correlation with PyTorch's padding.
 
-    Differentiable in reverse mode, any number of times; not in forward mode (``jax.jvp``).
+    Differentiable in reverse mode, any number of times; not in forward mode (``jax.jvp``). Within
+    ``jax.shard_map`` it needs ``check_vma=False``.
 
     Args:
         images: (N, H, W, C_in).
@@ -44,7 +47,7 @@ def conv2d(
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"a square kernel is wanted, not one of {kernel.shape[:2]}")
     plain = functools.partial(plain_conv2d, stride=stride, padding=padding, groups=groups)
-    if groups > 1:
+    if groups > 1 or export.is_symbolic_dim(images.shape[0]):
         return plain(images, kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
         rewritten: Callable[..., jax.Array] = functools.partial(_pointwise, stride=stride)
@@ -74,6 +77,8 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     images, kernel = residuals
     plain = functools.partial(_plain_gradients, stride, padding, groups)
+    if export.is_symbolic_dim(images.shape[0]):
+        return plain(images, kernel, gradient)
     if groups > 1:
         rewritten = functools.partial(_grouped_gradients, stride, padding, groups)
     else:

@@ -2,10 +2,10 @@
 
 Written out, each layer concatenates, scales and rectifies all maps before it, and keeps the results
 for its gradient: memory and time that grow with L^2. Here the layers of a run read and extend one
-array, of which nothing else is kept but the outputs of the first convolutions; what lies between is
-computed again for the gradient, for few pictures at a time, which stay in a core's cache. On a CPU
-a run is moreover one loop, compiled once, over layers that are all as wide as its widest, with zero
-weights for the maps that a layer does not read. ``nnx.capture`` sees nothing of what is inside.
+array; beside it the outputs of their convolutions are kept, and what lies between is computed again
+for the gradient, for few pictures at a time, which stay in a core's cache. On a CPU a run is
+moreover one loop, compiled once, over layers that are all as wide as its widest, with zero weights
+for the maps that a layer does not read. ``nnx.capture`` sees nothing of what is inside.
 """
 
 import copy
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
+from jax import export, lax
 
 from flaxnets.chunks import count_chunks, map_over_chunks, update_over_chunks
 from flaxnets.convolution import conv2d, plain_conv2d
@@ -163,6 +163,7 @@ def can_run(layers: Sequence[Any], maps: FeatureMaps) -> bool:
     return (
         len(layers) > 1
         and isinstance(maps.values, jax.core.Tracer)
+        and not export.is_symbolic_dim(maps.values.shape[0])
         and not is_watched()
         and all(as_made(layer) for layer in layers)
         and all(kind(layer) == kind(layers[0]) for layer in layers[1:])
@@ -217,7 +218,7 @@ def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth)
         x,
         expansions,
         growths,
-        cpu=functools.partial(_grow, run, _on_cpu(run, x), _expand_in_chunks),
+        cpu=functools.partial(_grow, run, _loop_or_write_out(run, x), _expand_in_chunks),
         default=functools.partial(_grow, run, _write_out, _expand),
     )
     return (buffer, new, after), (buffer, expanded, new, expansions, growths)
@@ -225,7 +226,7 @@ def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth)
 
 def _run_backward(run: Run, residuals: Any, gradients: Any) -> Any:
     buffer_gradient, new_gradients, after_gradients = gradients
-    over_layers = _on_cpu(run, residuals[0])
+    over_layers = _loop_or_write_out(run, residuals[0])
     total, (expansion_gradients, number_gradients) = lax.platform_dependent(
         *residuals,
         buffer_gradient,
@@ -331,9 +332,11 @@ def _pictures_a_chunk(maps: Any) -> int:
     return CHUNK_BYTES // (math.prod(maps.shape[1:]) * maps.dtype.itemsize)
 
 
-def _on_cpu(run: Run, maps: jax.Array) -> Callable[..., Any]:
-    """A loop. But in evaluation, where it is soon compiled, not if all maps are one chunk: stacking
-    the layers' kernels would take as long as computing with them.
+def _loop_or_write_out(run: Run, maps: jax.Array) -> Callable[..., Any]:
+    """How a CPU goes through the layers: in a loop, which is soon compiled.
+
+    In evaluation not if all maps are one chunk, which is soon compiled too: stacking the layers'
+    kernels would take as long as computing with them.
     """
     n, height, width, _ = maps.shape
     all_maps = jax.ShapeDtypeStruct((n, height, width, run.width), maps.dtype)

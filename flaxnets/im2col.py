@@ -65,7 +65,7 @@ def convolve(images: jax.Array, kernel: jax.Array, stride: int, padding: int) ->
 def images_gradient(
     images: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, padding: int
 ) -> jax.Array:
-    """From the gradient (N, H', W', O) at the output, of images of which only the shape matters.
+    """From the gradient (N, H', W', O) at the output, of images of which shape and dtype matter.
 
     Returns:
         (N, H, W, C).
@@ -120,7 +120,7 @@ def shifted(x: jax.Array, axis: int, places: int, length: int) -> jax.Array:
 def kernel_gradient(
     images: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, padding: int
 ) -> jax.Array:
-    """From (N, H, W, C) and the gradient (N, H', W', O), for a kernel whose shape alone matters.
+    """From (N, H, W, C) and the gradient (N, H', W', O), for a kernel of a shape and dtype.
 
     Returns:
         (k, k, C, O), float32 or wider.

@@ -282,7 +282,8 @@ def _scale_and_shift_backward(residuals: Any, gradient: jax.Array) -> Any:
     normalized, scale = residuals
     count = math.prod(gradient.shape[:-1])
     means = _channel_mean(gradient * normalized), _channel_mean(gradient)
-    return gradient * scale, count * means[0], count * means[1]
+    of_normalized = (gradient * scale).astype(normalized.dtype)
+    return of_normalized, *((count * mean).astype(scale.dtype) for mean in means)
 
 
 scale_and_shift.defvjp(

@@ -26,8 +26,9 @@ OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, 1]])  # A'
 GRADIENT = np.array([[1, 0], [0.5, 0.5], [0.5, -0.5], [0, 1]])
 KERNEL_GRADIENT = np.array([[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, 1]])
 
-# Bytes of a chunk's transformed tiles, unless they would be fewer than the channels: reading the
-# transformed kernel, or adding to the sums, once a chunk must not be what takes the time.
+# Bytes of a chunk's transformed tiles; transformed both ways, at least as many tiles as channels:
+# reading the transformed kernel, or adding to the sums, once a chunk must not be what takes the
+# time.
 CHUNK_BYTES = 2**21
 # From here on fewer products outweigh the transforms, which are as many as channels and features
 # together (measured on AVX-512).

@@ -44,6 +44,13 @@ def test_an_update_as_if_at_once(most: int) -> None:
     assert sums["count"] == 12
 
 
+def test_half_precision_is_summed_in_float32() -> None:
+    pictures = jnp.ones((512, 1), jnp.bfloat16)
+    _, total = update_over_chunks(lambda target: (target, target.sum(0)), pictures, (), 1)
+    assert total.dtype == jnp.bfloat16
+    assert float(total[0]) == 512  # a bfloat16 sum would stop growing at 256
+
+
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.sharding import Mesh, PartitionSpec
 
 from flaxnets import convolution
 
@@ -59,10 +60,50 @@ def test_gradients_in_float64(case):
             assert worst(one, other) < 1e-13
 
 
-def test_value_is_the_plain_one():
-    images, kernel, _, options = arrays("3x3 stride 2", jnp.float32)
-    expected = convolution.plain_conv2d(images, kernel, *options)
-    np.testing.assert_array_equal(convolution.conv2d(images, kernel, *options), expected)
+@pytest.mark.parametrize("case", CASES)
+def test_value_in_float64(case):
+    with jax.enable_x64(True):
+        images, kernel, _, options = arrays(case, jnp.float64)
+        expected = convolution.plain_conv2d(images, kernel, *options)
+        assert worst(convolution.conv2d(images, kernel, *options), expected) < 1e-13
+
+
+def test_an_empty_batch():
+    for size, channels in ((3, 128), (3, 64), (3, 16), (1, 16)):
+        images = jnp.zeros((0, 8, 8, channels))
+        kernel = jnp.zeros((size, size, channels, channels))
+        assert convolution.conv2d(images, kernel, 1, size // 2).shape == images.shape
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("channels", [16, 64, 128])
+def test_a_symbolic_batch(platform, channels):
+    """Whatever it turns out to be, it is computed as XLA does."""
+    images, kernel = (jnp.ones((3, 8, 8, channels)), jnp.ones((3, 3, channels, channels)))
+    batch = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), 8, 8, channels), jnp.float32)
+    step = jax.jit(lambda x, k: gradients(x, k, x, (1, 1, 1)))
+    exported = export.export(step, platforms=[platform])(batch, kernel)
+    assert exported.mlir_module().count("stablehlo.convolution") == 2
+    if platform == "cpu":
+        expected = plain_gradients(images, kernel, images, (1, 1, 1))
+        for one, other in zip(exported.call(images, kernel), expected, strict=True):
+            assert worst(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("channels", [16, 64, 128])
+def test_within_shard_map(channels):
+    images, kernel = (jnp.ones((2, 8, 8, channels)), jnp.ones((3, 3, channels, channels)))
+    split, whole = PartitionSpec("data"), PartitionSpec()
+    sharded = jax.shard_map(
+        lambda x, k: convolution.conv2d(x, k, 1, 1),
+        mesh=Mesh(np.array(jax.devices()[:1]), ("data",)),
+        in_specs=(split, whole),
+        out_specs=split,
+        check_vma=False,
+    )
+    found = jax.jit(lambda x, k: jax.vjp(sharded, x, k)[1](x))(images, kernel)
+    for one, other in zip(found, plain_gradients(images, kernel, images, (1, 1, 1)), strict=True):
+        assert worst(one, other) < 1e-5
 
 
 def test_kernels_that_are_not_square_are_refused():

@@ -237,6 +237,22 @@ def test_half_precision(runs: list[int]) -> None:
     assert 0 < ours < 1.5 * written_out
 
 
+def test_wider_parameters_than_maps(runs: list[int]) -> None:
+    """Their gradients have the parameters' dtypes, and the values that float64 gives."""
+
+    def gradients(dtype: str) -> Any:
+        function, arguments = step(make(dtype=dtype, param_dtype="float64"))
+        (of_numbers, _), _ = function(*arguments)
+        return of_numbers
+
+    with jax.enable_x64():
+        ours, exact = gradients("float32"), gradients("float64")
+    assert runs == [3, 2] * 2
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        assert one.dtype == jnp.float64
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max() + 1e-6)
+
+
 def test_memory_grows_with_the_layers_not_with_their_square(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

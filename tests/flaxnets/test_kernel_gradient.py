@@ -30,9 +30,9 @@ def expected(images: jax.Array, gradient: jax.Array, size: int, padding: int) ->
     ("shape", "features", "size", "padding"),
     [
         ((4, 5, 7, 3), 4, 3, 1),  # narrow: all taps in one product
-        ((4, 5, 7, 3), 20, 3, 1),  # few channels: taps from the input
+        ((4, 5, 7, 3), 20, 3, 1),  # three taps at a time
         ((4, 5, 7, 3), 20, 3, 0),
-        ((4, 5, 7, 7), 20, 3, 1),  # taps from the gradient
+        ((4, 5, 7, 7), 20, 3, 1),
         ((4, 5, 7, 7), 20, 3, 0),
         ((4, 5, 7, 3), 20, 3, 2),
         ((3, 6, 6, 2), 16, 5, 2),

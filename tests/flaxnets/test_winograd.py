@@ -35,6 +35,7 @@ def plain_gradients(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_in_float64(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], chunk: int) -> None:
     monkeypatch.setattr(winograd, "_pictures_a_chunk", lambda images, features: chunk)
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", (chunk - 1) * 2**13)  # of rows: 1, about 2, all
     with jax.enable_x64():
         images, kernel, gradient = arrays(shape, 6)
         found = winograd.convolve(images, kernel)
