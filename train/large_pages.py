@@ -2,7 +2,7 @@
 
 A dispatch takes its memory from the system and gives it back. In pages of 4 KiB, each of which is
 handed out and later looked up by itself, that is a tenth of a training step and more
-(docs/performance.md). glibc asks for pages of 2 MiB if a variable says so when the program starts.
+(docs/cpu.md). glibc asks for pages of 2 MiB if a variable says so when the program starts.
 """
 
 import contextlib
