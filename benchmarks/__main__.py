@@ -222,8 +222,8 @@ def _guard(arguments: argparse.Namespace) -> int:
         result = run(options, progress, with_limits=False)
     then, now = saved.head["device"], result.head["device"]
     if then != now:
-        console.print(f"measured then on {then}, now on {now}")
-    findings = compare(saved.ratios, result.ratios, arguments.tolerance)
+        console.print(f"measured then on {then}, now on {now}: such ratios say little")
+    findings = compare(saved.records, result.records, arguments.tolerance)
     for finding in findings:
         console.print(str(finding), soft_wrap=True, highlight=False)
     return REGRESSED if any(finding.regressed for finding in findings) else MEASURED

@@ -146,19 +146,19 @@ class Convolutions:
         self._calls: dict[str, int] = {}
         self.parts: dict[str, float] = {}
 
-    def advance(self, steps: int) -> list[float]:
-        """Take turns with all passes so many times; the size of what they compute, each time."""
+    def advance(self, steps: int) -> list[dict[str, float]]:
+        """Take turns with all passes so many times; the sizes of what they compute, each time."""
         taken: dict[str, float] = defaultdict(float)
         sizes = []
         for _ in range(steps):
-            logarithms = []  # so that all passes of all layers weigh the same
+            size = {}
             for layer in self._layers:
                 arrays = [self._draw(shape) for shape in _shapes(layer, self._batch)]
                 for name, call in self._passes(layer, *arrays).items():
                     output = self._fetch(call())
-                    logarithms.append(math.log(np.abs(output).mean(dtype=np.float64)))
+                    size[part(layer, name)] = float(np.abs(output).mean(dtype=np.float64))
                     taken[part(layer, name)] += self._time(part(layer, name), call)
-            sizes.append(math.exp(sum(logarithms) / len(logarithms)))
+            sizes.append(size)
         self.parts = {name: seconds / steps for name, seconds in taken.items()}
         return sizes
 

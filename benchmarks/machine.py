@@ -61,7 +61,7 @@ def require_memory(task: Task) -> None:
 class PeakMemory:
     """The most memory that this process has had since :meth:`reset`, beyond what it had at first.
 
-    On a GPU it is the device's memory, and from the start.
+    On a GPU it is the device's memory, and JAX's from the start: it can't forget.
     """
 
     def __init__(self) -> None:
@@ -73,15 +73,25 @@ class PeakMemory:
         _give_back()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
+        if (torch := _torch_on_gpu()) is not None:
+            torch.cuda.reset_peak_memory_stats()
 
     def bytes(self) -> int:
         """The peak."""
-        jax, torch = sys.modules.get("jax"), sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        if (torch := _torch_on_gpu()) is not None:
             return int(torch.cuda.max_memory_allocated())
+        jax = sys.modules.get("jax")
         if jax is not None and (stats := jax.local_devices()[0].memory_stats()):
             return int(stats["peak_bytes_in_use"])
         return max(0, _status("VmHWM") - self._before)
+
+
+def _torch_on_gpu() -> Any:
+    """PyTorch where this process computes on a GPU with it; else None."""
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    return torch
 
 
 def _give_back() -> None:

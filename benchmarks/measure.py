@@ -46,7 +46,7 @@ class Measurement:
         ready: what the side's process said when it was ready: ``imports_s``, ``warm_up_s``,
             ``steps``, and of a machine's measurement ``flops`` or ``bytes`` of a call.
         device: what it computed on.
-        check: a number that all sides of the work have to agree on, if there is one.
+        check: numbers, by what they are of, that all sides of the work have to agree on.
         skipped: why the side could not be measured; None where it was.
     """
 
@@ -56,7 +56,7 @@ class Measurement:
     peaks: list[int] = dataclasses.field(default_factory=list)
     ready: dict[str, Any] = dataclasses.field(default_factory=dict)
     device: dict[str, Any] = dataclasses.field(default_factory=dict)
-    check: float | None = None
+    check: dict[str, float] = dataclasses.field(default_factory=dict)
     skipped: str | None = None
 
 
@@ -88,8 +88,9 @@ class Worker:
         defaults = {
             # The sides take turns on one GPU, and none may keep the others from its memory.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "CUDA_VISIBLE_DEVICES": "0",
         }
+        # The first: this project's side would take all, and the others one.
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         if task.side == "ours" and task.work in TRAINING:
             defaults |= large_pages.ENVIRONMENT
         started = time.time()
@@ -99,7 +100,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=defaults | dict(os.environ) | {"PYTHONPATH": path} | dict(environment or {}),
+            env=defaults
+            | dict(os.environ)
+            | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": gpu}
+            | dict(environment or {}),
         )
         self._send(dataclasses.replace(task, started=started).to_json())
 
@@ -192,18 +196,19 @@ def measure(tasks: Sequence[Task], runs: int, progress: Progress) -> list[Measur
                 sides[task.side] = prepare(task, measurements[task.side], stack)
             except SkipSideError as error:
                 measurements[task.side].skipped = str(error)
+        require_the_same_results(list(measurements.values()))
         for name, answers in interleave(sides, runs, progress).items():
             each = measurements[name]
             each.runs = [answer["seconds"] for answer in answers]
             each.parts = [answer["parts"] for answer in answers if "parts" in answer]
             each.peaks = [answer["peak_bytes"] for answer in answers]
             each.device = answers[-1]["device"]
-    require_the_same(list(measurements.values()))
+    require_the_same_device(list(measurements.values()))
     return list(measurements.values())
 
 
-def require_the_same(measurements: Sequence[Measurement]) -> None:
-    """Raise ``CouldNotMeasureError`` where sides computed different things, or elsewhere."""
+def require_the_same_device(measurements: Sequence[Measurement]) -> None:
+    """Raise ``CouldNotMeasureError`` where sides computed on different devices."""
     measured = [each for each in measurements if each.skipped is None]
     platforms = {each.device["platform"]: each.task.side for each in measured}
     if len(platforms) > 1 and measured[0].task.work not in ANYWHERE:
@@ -212,24 +217,28 @@ def require_the_same(measurements: Sequence[Measurement]) -> None:
             f"the sides computed on different devices ({where}): install both frameworks for the "
             "GPU, or set JAX_PLATFORMS=cpu"
         )
-    checks = {each.task.side: each.check for each in measured if each.check is not None}
-    if not checks:
-        return
-    numbers = list(checks.values())
-    tolerance = AGREEMENT[measured[0].task.dtype]
-    if not all(math.isclose(number, numbers[0], rel_tol=tolerance) for number in numbers):
-        found = ", ".join(f"{side} {check:.6g}" for side, check in checks.items())
-        raise CouldNotMeasureError(
-            f"the sides don't compute the same: with the same weights and pictures the first loss "
-            f"(or logits' size) is {found}"
-        )
+
+
+def require_the_same_results(measurements: Sequence[Measurement]) -> None:
+    """Raise ``CouldNotMeasureError`` where sides computed different things."""
+    measured = [each for each in measurements if each.check]
+    for name in measured[0].check if measured else ():
+        numbers = {each.task.side: each.check[name] for each in measured}
+        first = numbers[measured[0].task.side]
+        tolerance = AGREEMENT[measured[0].task.dtype]
+        if not all(math.isclose(each, first, rel_tol=tolerance) for each in numbers.values()):
+            found = ", ".join(f"{side} {number:.6g}" for side, number in numbers.items())
+            raise CouldNotMeasureError(
+                f"the sides don't compute the same: with the same weights and pictures the {name} "
+                f"is {found}"
+            )
 
 
 def _start(task: Task, measurement: Measurement, stack: contextlib.ExitStack) -> Measured:
     """A process for all runs, ready for the first."""
     worker = stack.enter_context(contextlib.closing(Worker(task)))
     measurement.ready = worker.wait_until_ready()
-    measurement.check = measurement.ready.get("check")
+    measurement.check = measurement.ready.get("check", {})
     return worker
 
 
@@ -263,5 +272,5 @@ class _Starter:
         self._measurement.ready = ready | {
             "imports_s": sorted(self._imports)[len(self._imports) // 2]
         }
-        self._measurement.check = ready.get("check")
+        self._measurement.check = ready.get("check", {})
         return answer

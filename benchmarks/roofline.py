@@ -79,13 +79,14 @@ class _Jax:
         return lambda: jitted(operand)
 
     def copy(self, array: np.ndarray) -> Callable[[], Any]:
-        # In place: else most of a CPU's time goes into new memory pages. What is copied and not
-        # changed is not copied at all.
-        jitted = self._jax.jit(lambda x: x + 1, donate_argnums=0)
-        held = [self._jax.numpy.asarray(array)]
+        # Into the memory of the copy before: else most of a CPU's time goes into new pages.
+        jnp = self._jax.numpy
+        jitted = self._jax.jit(lambda out, x: jnp.copy(x), donate_argnums=0, keep_unused=True)
+        source = jnp.asarray(array)
+        held = [jnp.zeros_like(source)]
 
         def call() -> Any:
-            held[0] = jitted(held[0])
+            held[0] = jitted(held[0], source)
             return held[0]
 
         return call

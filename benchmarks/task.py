@@ -107,7 +107,8 @@ class Task:
         height: of the pictures.
         width: of the pictures.
         dtype: one of ``DTYPES``: what is computed in.
-        steps: steps in a run; None for as many as take about two seconds.
+        steps: steps in a run; None for as many as take about two seconds (of training at least
+            five).
         pictures: training pictures in an epoch; a fifth as many are for testing.
         classes: of the network.
         options: keywords that the network is made with, in either framework.

@@ -18,8 +18,9 @@ from benchmarks.machine import PeakMemory, describe_device
 from benchmarks.task import SkipSideError, Task
 
 RUN_SECONDS = 2.0  # about as long is a run whose steps the user hasn't chosen
-# A run's first step finds memory and caches as the other sides left them. Here it isn't counted.
-WARMED = ("train-step", "inference", "input", "roofline")
+FEWEST_STEPS = 5  # of training in a run, however slow the side
+# A run's first steps find memory and caches as the other sides left them. So many aren't counted.
+UNCOUNTED = {"train-step": FEWEST_STEPS, "inference": 1, "roofline": 1}
 _CLASSES = {
     "train-step": "Training",
     "memory": "Training",
@@ -30,6 +31,8 @@ _CLASSES = {
     "epoch": "Epoch",
 }
 _MODULES = {"ours": "benchmarks.ours", "flax": "benchmarks.flax_side"}
+# What PyTorch, or its Triton, raises or says where it finds none.
+_NO_COMPILER = ("InvalidCxxCompiler", "TritonMissing", "Failed to find C compiler")
 
 
 def main() -> int:
@@ -43,8 +46,8 @@ def main() -> int:
     except SkipSideError as error:
         _answer(answers, skip=str(error))
     except Exception as error:
-        if task.side == "torch-compile" and "compil" in type(error).__name__.lower() + str(error):
-            _answer(answers, skip=f"torch.compile failed: {_short(error)}")
+        if task.side == "torch-compile" and lacks_compiler(error):
+            _answer(answers, skip=f"torch.compile found no compiler: {_short(error)}")
             return 0
         _answer(answers, error=explain(error, task))
         return 1
@@ -59,15 +62,9 @@ def serve(task: Task, requests: TextIO, answers: TextIO) -> None:
     if task.work == "compile":
         _answer(answers, ready={"imports_s": imports, "steps": 1})
         requests.readline()
-        outputs = make_side(task).advance(1)
+        make_side(task).advance(1)
         seconds = time.time() - task.started
-        _answer(
-            answers,
-            seconds=seconds,
-            peak_bytes=memory.bytes(),
-            check=checked(outputs),
-            device=describe_device(),
-        )
+        _answer(answers, seconds=seconds, peak_bytes=memory.bytes(), device=describe_device())
         return
     begun = time.perf_counter()
     side = make_side(task)
@@ -78,15 +75,16 @@ def serve(task: Task, requests: TextIO, answers: TextIO) -> None:
     else:
         outputs = side.advance(1)
         # An epoch's pictures come in an order of the side's own.
-        ready["check"] = None if task.work == "epoch" else checked(outputs)
+        ready["check"] = {} if task.work == "epoch" else checked(outputs)
         steps = task.steps or choose_steps(task, side)
     memory.reset()
     ready |= {"warm_up_s": time.perf_counter() - begun, "steps": steps}
     ready |= {name: getattr(side, name) for name in ("flops", "bytes") if hasattr(side, name)}
     _answer(answers, ready=ready)
+    uncounted = choose_uncounted(task, steps)
     for _ in requests:
-        if task.work in WARMED:
-            side.advance(1)
+        if uncounted:
+            side.advance(uncounted)
         begun = time.perf_counter()
         made = len(side.advance(steps))
         seconds = (time.perf_counter() - begun) / made
@@ -106,20 +104,35 @@ def import_side(task: Task) -> Any:
 
 
 def choose_steps(task: Task, side: Any) -> int:
-    """As many steps as take about ``RUN_SECONDS``; one epoch."""
+    """As many steps as take about ``RUN_SECONDS``, ``FEWEST_STEPS`` of training; one epoch."""
     if task.work == "epoch":
         return 1
     begun = time.perf_counter()
     made = len(side.advance(1))
     seconds = (time.perf_counter() - begun) / made
-    return max(1, round(RUN_SECONDS / seconds))
+    fewest = FEWEST_STEPS if task.work == "train-step" else 1
+    return max(fewest, round(RUN_SECONDS / seconds))
 
 
-def checked(outputs: list[Any]) -> float | None:
-    """A number that is the same for every side: the first loss, the size of the first logits."""
-    if outputs[0] is None:
-        return None
-    return float(np.abs(np.asarray(outputs[0], np.float64)).mean())
+def choose_uncounted(task: Task, steps: int) -> int:
+    """Steps that go before a run of so many."""
+    if task.work == "input":
+        return steps  # a loader's processes are there once it has made as many batches
+    return min(steps, UNCOUNTED.get(task.work, 0))
+
+
+def checked(outputs: list[Any]) -> dict[str, float]:
+    """Numbers that are the same for every side: of the first loss, logits or passes."""
+    first = outputs[0]
+    if first is None or isinstance(first, dict):
+        return first or {}
+    return {"first loss (or logits' size)": float(np.abs(np.asarray(first, np.float64)).mean())}
+
+
+def lacks_compiler(error: Exception) -> bool:
+    """Whether ``torch.compile`` failed for want of a compiler."""
+    text = f"{type(error).__name__}: {error}"
+    return any(part in text for part in _NO_COMPILER)
 
 
 def explain(error: Exception, task: Task) -> str:

@@ -86,7 +86,8 @@ def test_every_work_has_a_table_and_a_chart(
 def test_saved_comparisons_are_shown_as_one(
     seconds: dict[str, float], tmp_path: Path, capsys: Any
 ) -> None:
-    first, second, chart = (tmp_path / name for name in ("a.json", "b.json", "chart.png"))
+    names = ("a.json", "b.json", "c.json", "chart.png")
+    first, second, other, chart = (tmp_path / name for name in names)
     assert main(["train-step", "--batch", "8", "--no-roofline", "--json", str(first)]) == 0
     seconds["ours"] = 0.2
     assert main(["train-step", "--batch", "16", "--no-roofline", "--json", str(second)]) == 0
@@ -96,6 +97,12 @@ def test_saved_comparisons_are_shown_as_one(
     assert shown.index("batch 8") < shown.index("2.00x") < shown.index("batch 16")
     assert shown.index("batch 16") < shown.index("1.00x", shown.index("batch 16"))
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+    assert main(["show", str(first), str(first)]) == 2
+    assert f"{first} and {first} both have train-step, resnet20, batch 8" in capsys.readouterr().err
+    assert main(["inference", "--batch", "8", "--no-roofline", "--json", str(other)]) == 0
+    assert main(["show", str(other), str(second)]) == 2
+    assert f"{other} is of inference, {second} of train-step: show" in capsys.readouterr().err
 
     document = json.loads(second.read_text())
     document["head"]["device"] = {"name": "another"}
@@ -112,12 +119,32 @@ def test_guard_finds_a_regression(seconds: dict[str, float], tmp_path: Path, cap
     seconds["ours"] = 0.12
     assert main(["guard", str(file)]) == 1
     shown = capsys.readouterr().out
-    assert "WORSE  train-step resnet20, batch 8, to plain Flax: 4.00x then, 3.33x now" in shown
+    assert "WORSE   train-step resnet20, batch 8, to flax: 4.00x then, 3.33x now" in shown
     assert main(["guard", str(file), "--tolerance", "25"]) == 0
     # A slower machine is no regression: everyone is slower.
     for side in seconds:
         seconds[side] = 10 * SECONDS[side]
     assert main(["guard", str(file)]) == 0
+
+
+def test_guard_compares_with_each_side_and_misses_one_that_is_gone(
+    seconds: dict[str, float], tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / "saved.json"
+    assert main(["train-step", "--batch", "8", "--no-roofline", "--json", str(file)]) == 0
+    # Against PyTorch's best there would be no change.
+    seconds["torch-eager"], seconds["torch-channels-last"] = 0.2, 0.3
+    assert main(["guard", str(file)]) == 1
+    assert "WORSE   train-step resnet20, batch 8, to torch-eager: 3.00x" in capsys.readouterr().out
+
+    document = json.loads(file.read_text())
+    compiled = dict(document["records"][-1], side="torch-compile")  # is skipped now
+    document["records"] = [*document["records"][:2], compiled]
+    file.write_text(json.dumps(document))
+    assert main(["guard", str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "MISSING train-step resnet20, batch 8, to torch-compile: 2.00x then, not" in shown
+    assert "WORSE" not in shown
 
 
 @pytest.mark.parametrize(

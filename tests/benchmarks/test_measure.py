@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sys
 
 import pytest
@@ -12,7 +13,8 @@ from benchmarks.measure import (
     Worker,
     interleave,
     measure,
-    require_the_same,
+    require_the_same_device,
+    require_the_same_results,
 )
 from benchmarks.task import SkipSideError, Task
 
@@ -24,6 +26,7 @@ for number, line in enumerate(sys.stdin, start=1):
 """
 
 
+GPUS = 'print(json.dumps({"ready": {"gpus": os.environ["CUDA_VISIBLE_DEVICES"]}}))'
 TUNABLES = 'print(json.dumps({"ready": {"variable": os.environ.get("GLIBC_TUNABLES")}}))'
 
 
@@ -83,6 +86,17 @@ def test_only_what_the_training_command_does_has_its_large_pages(
 
 
 @pytest.mark.parametrize(
+    ("of_the_user", "expected"), [(None, "0"), ("2,3", "2"), ("GPU-ab,GPU-cd", "GPU-ab"), ("", "")]
+)
+def test_every_side_sees_one_gpu(monkeypatch, of_the_user: str | None, expected: str) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if of_the_user is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", of_the_user)
+    with contextlib.closing(worker(GPUS)) as process:
+        assert process.wait_until_ready() == {"gpus": expected}
+
+
+@pytest.mark.parametrize(
     ("script", "error", "message"),
     [
         ('print(json.dumps({"skip": "no compiler"}))', SkipSideError, "^no compiler$"),
@@ -97,26 +111,42 @@ def test_what_a_process_fails_of_is_told(script: str, error: type[Exception], me
 
 
 def measurement(side: str, check: float, platform: str = "cpu") -> Measurement:
-    return Measurement(Task("train-step", side), device={"platform": platform}, check=check)
+    return Measurement(
+        Task("train-step", side), device={"platform": platform}, check={"first loss": check}
+    )
 
 
 def test_sides_must_compute_the_same() -> None:
-    require_the_same([measurement("ours", 2.3), measurement("flax", 2.3001)])
-    with pytest.raises(CouldNotMeasureError, match=r"ours 2.3, flax 2.4"):
-        require_the_same([measurement("ours", 2.3), measurement("flax", 2.4)])
+    require_the_same_results([measurement("ours", 2.3), measurement("flax", 2.3001)])
+    with pytest.raises(CouldNotMeasureError, match=r"first loss is ours 2.3, flax 2.4"):
+        require_the_same_results([measurement("ours", 2.3), measurement("flax", 2.4)])
     with pytest.raises(CouldNotMeasureError, match="don't compute the same"):
-        require_the_same([measurement("ours", 2.3), measurement("flax", float("nan"))])
+        require_the_same_results([measurement("ours", 2.3), measurement("flax", float("nan"))])
     with pytest.raises(CouldNotMeasureError, match="don't compute the same"):
-        require_the_same([measurement("ours", float("nan")), measurement("flax", 2.3)])
+        require_the_same_results([measurement("ours", float("nan")), measurement("flax", 2.3)])
+
+
+def test_sides_that_differ_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def start(task: Task) -> Worker:
+        check = {"first loss": 1.0 if task.side == "ours" else 2.0}
+        ready = json.dumps({"ready": {"check": check}})
+        return Worker(task, command=[sys.executable, "-c", HEAD + f"print({ready!r})"])
+
+    monkeypatch.setattr("benchmarks.measure.Worker", start)
+    with pytest.raises(CouldNotMeasureError, match="don't compute the same"):
+        measure([Task("train-step", side) for side in ("ours", "flax")], 1, told.append)
+    assert told == ["preparing ours", "preparing flax"]
 
 
 def test_sides_must_be_on_the_same_device() -> None:
     sides = [measurement("ours", 1.0), measurement("torch-eager", 1.0, "gpu")]
     with pytest.raises(CouldNotMeasureError, match="ours on the cpu, torch-eager on the gpu"):
-        require_the_same(sides)
+        require_the_same_device(sides)
     for side in sides:
         side.task = dataclasses.replace(side.task, work="load")
-    require_the_same(sides)
+    require_the_same_device(sides)
 
 
 def test_a_real_process_of_its_own() -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from benchmarks import data, loading, torch_side, worker
-from benchmarks.machine import require_memory
+from benchmarks.machine import PeakMemory, require_memory
+from benchmarks.roofline import Roofline
 from benchmarks.task import Task
 
 TASK = Task(
@@ -149,6 +151,29 @@ def test_errors_are_one_line() -> None:
     exhausted = RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nby a lot")
     assert worker.explain(exhausted, TASK).startswith("out of memory with --batch 4")
     assert worker.explain(KeyError("x"), TASK) == "KeyError: 'x'"
+
+
+def test_pytorchs_peak_on_a_gpu_is_that_since_the_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = mock.Mock()
+    monkeypatch.setitem(sys.modules, "torch", mock.Mock(cuda=cuda))
+    cuda.max_memory_allocated.return_value = 7
+    memory = PeakMemory()
+    memory.reset()
+    cuda.reset_peak_memory_stats.assert_called_once_with()
+    assert memory.bytes() == 7
+    cuda.is_initialized.return_value = False
+    memory.reset()
+    cuda.reset_peak_memory_stats.assert_called_once_with()
+
+
+def test_the_copy_of_jax_is_one_into_memory_that_is_there() -> None:
+    roofline = Roofline(Task("roofline", "jax", "copy"))
+    first = roofline._call()
+    there = first.unsafe_buffer_pointer()
+    second = roofline._call()
+    assert first.is_deleted()
+    assert second.unsafe_buffer_pointer() == there
+    assert np.all(np.asarray(second) == 1)
 
 
 def test_peak_memory_is_that_since_the_reset() -> None:

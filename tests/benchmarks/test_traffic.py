@@ -66,6 +66,11 @@ def test_a_networks_step_has_plain_convolutions_in_its_dtype() -> None:
     assert sum(traffic.moved.values()) > traffic.least
 
 
+def test_blocks_that_are_a_loop_on_a_cpu_are_counted_one_by_one() -> None:
+    kernels = count("resnet44", 2, 16, 16).kernels
+    assert kernels["convolution"] == 3 * 43 - 1
+
+
 def test_the_command_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["traffic", "--arch", "wrn_10_1", "--batch", "2", "--input", "16x16"]) == 0
     shown = capsys.readouterr().out
