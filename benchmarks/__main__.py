@@ -106,7 +106,10 @@ def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
         "--runs", type=_positive, metavar="N", help=f"of each side (default: {work.runs})"
     )
     parser.add_argument(
-        "--steps", type=_positive, metavar="N", help="in a run (default: about two seconds')"
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="in a run (default: about two seconds', five in training)",
     )
     if name in ("epoch", "input"):
         parser.add_argument(
