@@ -47,7 +47,9 @@ def conv2d(
     if kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"a square kernel is wanted, not one of {kernel.shape[:2]}")
     plain = functools.partial(plain_conv2d, stride=stride, padding=padding, groups=groups)
-    if groups > 1 or export.is_symbolic_dim(images.shape[0]):
+    if export.is_symbolic_dim(images.shape[0]):
+        return plain(images, kernel)
+    if groups > 1:
         return plain(images, kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
         rewritten: Callable[..., jax.Array] = functools.partial(_pointwise, stride=stride)
