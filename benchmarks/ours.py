@@ -18,6 +18,7 @@ from benchmarks import data, jax_common
 from benchmarks.task import Task
 from flaxnets.convolution import conv2d
 from train import devices, recipes
+from train.compilation import compile_ahead
 from train.datasets import Dataset
 from train.engine import Engine, choose_steps_per_dispatch
 from train.optimizer import sgd
@@ -86,7 +87,9 @@ class Training:
 
             return jax.lax.scan(one_step, state, jnp.arange(length) % data.BATCHES)
 
-        self._chunk: Any = jax.jit(chunk, donate_argnums=0, out_shardings=everywhere)
+        self._chunk = compile_ahead(
+            jax.jit(chunk, donate_argnums=0, out_shardings=everywhere), self.state, *self._batches
+        )
 
     def advance(self, steps: int) -> list[float]:
         """Make so many updates, rounded up to whole dispatches; the loss before each."""

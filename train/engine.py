@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train import optimizer
+from train.compilation import compile_ahead
 from train.datasets import Dataset
 from train.recipes import Config
 from train.step import (
@@ -101,14 +102,14 @@ class Engine:
     def compile_chunk(self, length: int) -> None:
         """Compile ``length`` updates in one dispatch."""
         arguments = (self.state, self._key, *self._train_data)
-        self._chunks[length] = self._make_chunk(length).lower(*arguments).compile()
+        self._chunks[length] = compile_ahead(self._make_chunk(length), *arguments)
 
     def compile_evaluation(self) -> None:
         """Compile the evaluation of one batch."""
         start = np.int32(0)
-        self._evaluate = self._evaluate.lower(
-            self.state.params, self.state.model_state, *self._test_data, start
-        ).compile()
+        self._evaluate = compile_ahead(
+            self._evaluate, self.state.params, self.state.model_state, *self._test_data, start
+        )
 
     def advance(self, length: int) -> tuple[np.ndarray, int, bool]:
         """Make ``length`` updates.
