@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 
-def compile_ahead(function: Any, *arguments: Any) -> jax.stages.Compiled:
+def compile_ahead(function: jax.stages.Wrapped, *arguments: Any) -> jax.stages.Compiled:
     """Compile a jitted function for arguments of these shapes and dtypes.
 
     Tracing and lowering a network make objects by the million, nearly all of which stay: Python's
