@@ -86,12 +86,12 @@ def count_chunks(pictures: int, most: int) -> int:
 
     They are of one size. A number of pictures without divisors makes them small, and slow.
     """
-    share = max(1, pictures // _shares(pictures))
+    share = max(1, pictures // count_shares(pictures))
     return min(share // n for n in range(1, share + 1) if share % n == 0 and n <= max(1, most))
 
 
-def _shares(pictures: int) -> int:
-    """One for each device."""
+def count_shares(pictures: int) -> int:
+    """One for each device, if the pictures can be split evenly over them."""
     devices = jax.device_count()
     return devices if pictures % devices == 0 else 1
 
@@ -103,7 +103,7 @@ def _split(arrays: tuple[jax.Array, ...], most: int) -> tuple[list[jax.Array], i
     copies what it takes for another layout.
     """
     pictures = arrays[0].shape[0]
-    parts = [x.reshape(_shares(pictures), -1, *x.shape[1:]) for x in arrays]
+    parts = [x.reshape(count_shares(pictures), -1, *x.shape[1:]) for x in arrays]
     return parts, count_chunks(pictures, most)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import export, lax
 
-from flaxnets import im2col, winograd
+from flaxnets import im2col, native, winograd
 from flaxnets.kernel_gradient import kernel_gradient
 
 
@@ -195,4 +195,34 @@ def _cpu_gradients(
         flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
         images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
         of_kernel = kernel_gradient(images, gradient, size, padding)
+    if native.suits(images):
+        of_kernel = _native_kernel_gradient(images, gradient, size, stride, padding)
     return images_gradient, of_kernel.astype(kernel.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _native_kernel_gradient(
+    images: jax.Array, gradient: jax.Array, size: int, stride: int, padding: int
+) -> jax.Array:
+    return native.kernel_gradient(images, gradient, size, stride, padding)
+
+
+def _native_forward(
+    images: jax.Array, gradient: jax.Array, *options: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _native_kernel_gradient(images, gradient, *options), (images, gradient)
+
+
+def _native_backward(
+    size: int,
+    stride: int,
+    padding: int,
+    residuals: tuple[jax.Array, jax.Array],
+    kernel: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    images, gradient = residuals
+    output, transpose = jax.vjp(lambda x: conv2d(x, kernel, stride, padding), images)
+    return transpose(gradient)[0], output
+
+
+_native_kernel_gradient.defvjp(_native_forward, _native_backward)

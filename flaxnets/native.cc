@@ -1,0 +1,267 @@
+// The gradient of a convolution's kernel, for XLA's CPU backend to call.
+//
+// For each row of taps it is one product of matrices, summed over the output's pixels: of the part
+// of an input's row that lies under that row of taps (size x channels numbers, which are neighbours
+// in memory) with the gradient at the output (features numbers). A strip of the output's rows is
+// copied at a time, with zeros where the padding is, into buffers that stay in a core's cache. From
+// there a tile of the product is summed in the processor's registers.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kAccumulators = 24;  // of 32 registers
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32, kAccumulators = 12;  // of 16
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16, kAccumulators = 24;
+#else
+constexpr int kVectorBytes = 16, kAccumulators = 12;
+#endif
+
+// Bytes of a strip, which is read several times: part of a core's second-level cache (measured).
+constexpr int64_t kStripBytes = 1 << 18;
+// With fewer of the output's pixels another thread takes longer to begin than it saves.
+constexpr int64_t kFewestPixels = 1 << 10;
+
+template <class T>
+constexpr int64_t kLanes = kVectorBytes / sizeof(T);
+
+// How to go through the pixels of one operand: numbers from one to the next in each direction.
+struct Steps {
+  int64_t picture, row, column;
+};
+
+struct Pixels {
+  int64_t pictures, rows, columns;
+};
+
+struct Convolution {
+  int64_t height, width, channels;  // of the input
+  int64_t rows, columns, features;  // of the output
+  int64_t size, stride, padding;    // of the kernel
+
+  int64_t window() const { return size * channels; }
+  int64_t padded_width() const { return width + 2 * padding; }
+  int64_t rows_read(int64_t rows) const { return (rows - 1) * stride + size; }
+};
+
+// Adds to a tile of the product, of kAccumulators / kVectors numbers of a and kVectors vectors of
+// b. What lies beyond the first `high` and `wide` of them is computed and not stored.
+template <class T, int kVectors>
+void AddTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels pixels, T* sums,
+             int64_t a_step, int64_t b_step, int64_t high, int64_t wide) {
+  constexpr int kHigh = kAccumulators / kVectors;
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T))));
+
+  Vector tile[kHigh][kVectors] = {};
+  for (int64_t picture = 0; picture < pixels.pictures; ++picture) {
+    for (int64_t row = 0; row < pixels.rows; ++row) {
+      const T* left = a + picture * a_steps.picture + row * a_steps.row;
+      const T* right = b + picture * b_steps.picture + row * b_steps.row;
+      for (int64_t column = 0; column < pixels.columns; ++column) {
+        Vector vectors[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          vectors[v] = *reinterpret_cast<const Unaligned*>(right + v * kLanes<T>);
+        }
+#pragma GCC unroll 24
+        for (int i = 0; i < kHigh; ++i) {
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) tile[i][v] += left[i] * vectors[v];
+        }
+        left += a_steps.column;
+        right += b_steps.column;
+      }
+    }
+  }
+
+  T numbers[kHigh][kVectors * kLanes<T>];
+  std::memcpy(numbers, tile, sizeof(numbers));
+  for (int64_t i = 0; i < high; ++i) {
+    for (int64_t j = 0; j < wide; ++j) sums[i * a_step + j * b_step] += numbers[i][j];
+  }
+}
+
+// Adds the sum over pixels of a's numbers times b's to sums[i * a_step + j * b_step].
+template <class T>
+void AddProduct(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
+                Pixels pixels, T* sums, int64_t a_step, int64_t b_step) {
+  auto padded = [high](int64_t tile) { return (high + tile - 1) / tile * tile; };
+  const bool low = padded(kAccumulators / 3) <= padded(kAccumulators / 2);
+
+  for (int64_t j = 0; j < wide;) {
+    const int64_t left = (wide - j + kLanes<T> - 1) / kLanes<T>;
+    const int64_t vectors = left == 1 ? 1 : (low && left != 2 && left != 4) ? 3 : 2;
+    const int64_t tile_high = kAccumulators / vectors, tile_wide = vectors * kLanes<T>;
+    const auto add = vectors == 1 ? AddTile<T, 1> : vectors == 2 ? AddTile<T, 2> : AddTile<T, 3>;
+    for (int64_t i = 0; i < high; i += tile_high) {
+      add(a + i, a_steps, b + j, b_steps, pixels, sums + i * a_step + j * b_step, a_step, b_step,
+          std::min(tile_high, high - i), std::min(tile_wide, wide - j));
+    }
+    j += tile_wide;
+  }
+}
+
+// A buffer of the calling thread's that is kept from one call to the next.
+template <class T, int kWhich>
+T* Buffer(int64_t numbers) {
+  thread_local std::vector<T> buffer;
+  const size_t needed = numbers + kAccumulators + 3 * kLanes<T>;  // what a last tile reads beyond
+  if (buffer.size() < needed) buffer.resize(needed);
+  return buffer.data();
+}
+
+// The gradient of a kernel, summed over some pictures.
+template <class T>
+void KernelGradient(const Convolution& c, int64_t pictures, const T* images, const T* gradient,
+                    T* sums) {
+  const int64_t row = c.padded_width() * c.channels;
+  // One of the two is read as vectors, so is better not a small part of one.
+  const bool features_as_vectors = c.features >= 2 * kLanes<T> || c.features >= c.window();
+  const int64_t lanes = (c.features + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+
+  auto bytes = [&](int64_t rows) {
+    return int64_t{sizeof(T)} * (c.rows_read(rows) * row + rows * c.columns * lanes);
+  };
+  int64_t rows = c.rows;
+  while (rows > 1 && bytes(rows) > kStripBytes) rows = (rows + 1) / 2;
+  const int64_t together =
+      rows < c.rows ? 1 : std::max(int64_t{1}, std::min(kStripBytes / bytes(rows), pictures));
+
+  const int64_t image_strip = c.rows_read(rows) * row, gradient_strip = rows * c.columns * lanes;
+  T* image_strips = Buffer<T, 0>(together * image_strip);
+  T* gradient_strips = Buffer<T, 1>(together * gradient_strip);
+
+  std::fill_n(sums, c.size * c.window() * c.features, T{0});
+  for (int64_t first = 0; first < pictures; first += together) {
+    for (int64_t top = 0; top < c.rows; top += rows) {
+      const Pixels pixels = {std::min(together, pictures - first), std::min(rows, c.rows - top),
+                             c.columns};
+      for (int64_t picture = 0; picture < pixels.pictures; ++picture) {
+        T* to = image_strips + picture * image_strip;
+        for (int64_t i = 0; i < c.rows_read(pixels.rows); ++i, to += row) {
+          const int64_t y = top * c.stride + i - c.padding, edge = c.padding * c.channels;
+          if (y < 0 || y >= c.height) {
+            std::fill_n(to, row, T{0});
+            continue;
+          }
+          const int64_t length = c.width * c.channels;
+          std::fill_n(to, edge, T{0});
+          std::copy_n(images + ((first + picture) * c.height + y) * length, length, to + edge);
+          std::fill_n(to + edge + length, edge, T{0});
+        }
+        const T* from = gradient + ((first + picture) * c.rows + top) * c.columns * c.features;
+        to = gradient_strips + picture * gradient_strip;
+        for (int64_t i = 0; i < pixels.rows * c.columns; ++i) {
+          std::copy_n(from + i * c.features, c.features, to + i * lanes);
+        }
+      }
+
+      const Steps of_images = {image_strip, c.stride * row, c.stride * c.channels};
+      const Steps of_gradient = {gradient_strip, c.columns * lanes, lanes};
+      for (int64_t tap = 0; tap < c.size; ++tap) {
+        const T* window = image_strips + tap * row;
+        T* taps = sums + tap * c.window() * c.features;
+        if (features_as_vectors) {
+          AddProduct(window, of_images, c.window(), gradient_strips, of_gradient, c.features,
+                     pixels, taps, c.features, 1);
+        } else {
+          AddProduct(gradient_strips, of_gradient, c.features, window, of_images, c.window(),
+                     pixels, taps, 1, c.features);
+        }
+      }
+    }
+  }
+}
+
+// Calls work(0), ..., work(tasks - 1), on the calling thread and those of the pool that are free.
+template <class Work>
+void InParallel(ffi::ThreadPool pool, int64_t tasks, const Work& work) {
+  struct Progress {
+    std::atomic<int64_t> begun{0};
+    int64_t ended = 0;
+    std::mutex mutex;
+    std::condition_variable all_ended;
+  };
+  auto progress = std::make_shared<Progress>();
+  auto take_part = [progress, tasks, &work] {  // A late one finds no task, and no work.
+    for (int64_t task; (task = progress->begun++) < tasks;) {
+      work(task);
+      std::lock_guard lock(progress->mutex);
+      if (++progress->ended == tasks) progress->all_ended.notify_one();
+    }
+  };
+  const int64_t helpers = std::min(tasks, pool.num_threads()) - 1;
+  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(decltype(take_part)(take_part));
+  take_part();
+  std::unique_lock lock(progress->mutex);
+  progress->all_ended.wait(lock, [&] { return progress->ended == tasks; });
+}
+
+// images (S, N, H, W, C) and gradient (S, N, H', W', O) to sums (S, k, k, C, O): one for each share
+// of the pictures.
+template <ffi::DataType kType>
+ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
+                           ffi::Buffer<kType> gradient, ffi::ResultBuffer<kType> sums,
+                           int64_t stride, int64_t padding) {
+  using T = ffi::NativeType<kType>;
+  const auto in = images.dimensions(), out = gradient.dimensions(), kernel = sums->dimensions();
+  const Convolution convolution = {in[2],  in[3],  in[4],     out[2], out[3],
+                                   out[4], kernel[1], stride, padding};
+  const int64_t shares = in[0], pictures = in[1];
+  const int64_t image = in[2] * in[3] * in[4], output = out[2] * out[3] * out[4];
+  const int64_t numbers = kernel[1] * kernel[2] * kernel[3] * kernel[4];
+  const int64_t pixels = pictures * out[2] * out[3];
+  const int64_t parts =
+      std::max(int64_t{1}, std::min({pool.num_threads(), pictures, pixels / kFewestPixels}));
+
+  std::vector<T> others((parts - 1) * shares * numbers);
+  auto part_sums = [&](int64_t share, int64_t part) {
+    return part == 0 ? sums->typed_data() + share * numbers
+                     : others.data() + (share * (parts - 1) + part - 1) * numbers;
+  };
+  InParallel(pool, shares * parts, [&](int64_t task) {
+    const int64_t share = task / parts, part = task % parts;
+    const int64_t first = part * pictures / parts, last = (part + 1) * pictures / parts;
+    const int64_t skipped = share * pictures + first;
+    KernelGradient(convolution, last - first, images.typed_data() + skipped * image,
+                   gradient.typed_data() + skipped * output, part_sums(share, part));
+  });
+  for (int64_t share = 0; share < shares; ++share) {
+    T* total = part_sums(share, 0);
+    for (int64_t part = 1; part < parts; ++part) {
+      const T* more = part_sums(share, part);
+      for (int64_t i = 0; i < numbers; ++i) total[i] += more[i];
+    }
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define FLAXNETS_KERNEL_GRADIENTS(name, type)                                          \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, KernelGradients<type>,                           \
+                                ffi::Ffi::Bind()                                       \
+                                    .Ctx<ffi::ThreadPool>()                            \
+                                    .Arg<ffi::Buffer<type>>()                          \
+                                    .Arg<ffi::Buffer<type>>()                          \
+                                    .Ret<ffi::Buffer<type>>()                          \
+                                    .Attr<int64_t>("stride")                           \
+                                    .Attr<int64_t>("padding"))
+
+FLAXNETS_KERNEL_GRADIENTS(kernel_gradients_float32, ffi::F32);
+FLAXNETS_KERNEL_GRADIENTS(kernel_gradients_float64, ffi::F64);
