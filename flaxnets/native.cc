@@ -32,12 +32,15 @@ constexpr int kVectorBytes = 16, kAccumulators = 12;
 #endif
 
 // Bytes of a strip, which is read several times: part of a core's second-level cache (measured).
-constexpr int64_t kStripBytes = 1 << 18;
-// With fewer of the output's pixels another thread takes longer to begin than it saves.
-constexpr int64_t kFewestPixels = 1 << 10;
+constexpr int64_t kStripBytes = 1 << 19;
+// With fewer of the output's pixels at a time, reading and writing the sums is what takes the time;
+// or, where a thread takes them, to begin with.
+constexpr int64_t kFewestPixels = 1 << 8;
 
 template <class T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);
+
+int64_t RoundUp(int64_t number, int64_t unit) { return (number + unit - 1) / unit * unit; }
 
 // How to go through the pixels of one operand: numbers from one to the next in each direction.
 struct Steps {
@@ -58,11 +61,23 @@ struct Convolution {
   int64_t rows_read(int64_t rows) const { return (rows - 1) * stride + size; }
 };
 
-// Adds to a tile of the product, of kAccumulators / kVectors numbers of a and kVectors vectors of
-// b. What lies beyond the first `high` and `wide` of them is computed and not stored.
+// Where sums are put: that of a's number i and b's number j at to[i * a_step + j * b_step].
+template <class T>
+struct Sums {
+  T* to;
+  int64_t a_step, b_step;
+  bool begin;  // instead of adding to what is there
+
+  Sums At(int64_t i, int64_t j) const {
+    return {to + i * a_step + j * b_step, a_step, b_step, begin};
+  }
+};
+
+// A tile of the product, of kAccumulators / kVectors numbers of a and kVectors vectors of b. What
+// lies beyond the first `high` and `wide` of them is computed and not stored.
 template <class T, int kVectors>
-void AddTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels pixels, T* sums,
-             int64_t a_step, int64_t b_step, int64_t high, int64_t wide) {
+void MultiplyTile(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
+                  Pixels pixels, Sums<T> sums) {
   constexpr int kHigh = kAccumulators / kVectors;
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
   typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T))));
@@ -92,25 +107,29 @@ void AddTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels pixels
   T numbers[kHigh][kVectors * kLanes<T>];
   std::memcpy(numbers, tile, sizeof(numbers));
   for (int64_t i = 0; i < high; ++i) {
-    for (int64_t j = 0; j < wide; ++j) sums[i * a_step + j * b_step] += numbers[i][j];
+    for (int64_t j = 0; j < wide; ++j) {
+      T& sum = *sums.At(i, j).to;
+      sum = sums.begin ? numbers[i][j] : sum + numbers[i][j];
+    }
   }
 }
 
-// Adds the sum over pixels of a's numbers times b's to sums[i * a_step + j * b_step].
+// The sums over pixels of each of a's numbers times each of b's.
 template <class T>
-void AddProduct(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
-                Pixels pixels, T* sums, int64_t a_step, int64_t b_step) {
-  auto padded = [high](int64_t tile) { return (high + tile - 1) / tile * tile; };
-  const bool low = padded(kAccumulators / 3) <= padded(kAccumulators / 2);
+void Multiply(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
+              Pixels pixels, Sums<T> sums) {
+  const bool low = RoundUp(high, kAccumulators / 3) <= RoundUp(high, kAccumulators / 2);
 
   for (int64_t j = 0; j < wide;) {
     const int64_t left = (wide - j + kLanes<T> - 1) / kLanes<T>;
     const int64_t vectors = left == 1 ? 1 : (low && left != 2 && left != 4) ? 3 : 2;
     const int64_t tile_high = kAccumulators / vectors, tile_wide = vectors * kLanes<T>;
-    const auto add = vectors == 1 ? AddTile<T, 1> : vectors == 2 ? AddTile<T, 2> : AddTile<T, 3>;
+    const auto multiply = vectors == 1   ? MultiplyTile<T, 1>
+                          : vectors == 2 ? MultiplyTile<T, 2>
+                                         : MultiplyTile<T, 3>;
     for (int64_t i = 0; i < high; i += tile_high) {
-      add(a + i, a_steps, b + j, b_steps, pixels, sums + i * a_step + j * b_step, a_step, b_step,
-          std::min(tile_high, high - i), std::min(tile_wide, wide - j));
+      multiply(a + i, a_steps, std::min(tile_high, high - i), b + j, b_steps,
+               std::min(tile_wide, wide - j), pixels, sums.At(i, j));
     }
     j += tile_wide;
   }
@@ -125,28 +144,28 @@ T* Buffer(int64_t numbers) {
   return buffer.data();
 }
 
-// The gradient of a kernel, summed over some pictures.
+// The gradient of some features of a kernel, summed over some pictures, one at least.
 template <class T>
-void KernelGradient(const Convolution& c, int64_t pictures, const T* images, const T* gradient,
-                    T* sums) {
+void KernelGradient(const Convolution& c, int64_t pictures, int64_t features, const T* images,
+                    const T* gradient, T* sums) {
   const int64_t row = c.padded_width() * c.channels;
   // One of the two is read as vectors, so is better not a small part of one.
-  const bool features_as_vectors = c.features >= 2 * kLanes<T> || c.features >= c.window();
-  const int64_t lanes = (c.features + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  const bool features_as_vectors = features >= 2 * kLanes<T> || features >= c.window();
+  const int64_t lanes = RoundUp(features, kLanes<T>);
 
   auto bytes = [&](int64_t rows) {
     return int64_t{sizeof(T)} * (c.rows_read(rows) * row + rows * c.columns * lanes);
   };
   int64_t rows = c.rows;
   while (rows > 1 && bytes(rows) > kStripBytes) rows = (rows + 1) / 2;
+  const int64_t fewest = RoundUp(kFewestPixels, rows * c.columns) / (rows * c.columns);
   const int64_t together =
-      rows < c.rows ? 1 : std::max(int64_t{1}, std::min(kStripBytes / bytes(rows), pictures));
+      rows < c.rows ? 1 : std::min(pictures, std::max(kStripBytes / bytes(rows), fewest));
 
   const int64_t image_strip = c.rows_read(rows) * row, gradient_strip = rows * c.columns * lanes;
   T* image_strips = Buffer<T, 0>(together * image_strip);
   T* gradient_strips = Buffer<T, 1>(together * gradient_strip);
 
-  std::fill_n(sums, c.size * c.window() * c.features, T{0});
   for (int64_t first = 0; first < pictures; first += together) {
     for (int64_t top = 0; top < c.rows; top += rows) {
       const Pixels pixels = {std::min(together, pictures - first), std::min(rows, c.rows - top),
@@ -167,7 +186,7 @@ void KernelGradient(const Convolution& c, int64_t pictures, const T* images, con
         const T* from = gradient + ((first + picture) * c.rows + top) * c.columns * c.features;
         to = gradient_strips + picture * gradient_strip;
         for (int64_t i = 0; i < pixels.rows * c.columns; ++i) {
-          std::copy_n(from + i * c.features, c.features, to + i * lanes);
+          std::copy_n(from + i * c.features, features, to + i * lanes);
         }
       }
 
@@ -176,12 +195,13 @@ void KernelGradient(const Convolution& c, int64_t pictures, const T* images, con
       for (int64_t tap = 0; tap < c.size; ++tap) {
         const T* window = image_strips + tap * row;
         T* taps = sums + tap * c.window() * c.features;
+        const bool begin = first == 0 && top == 0;
         if (features_as_vectors) {
-          AddProduct(window, of_images, c.window(), gradient_strips, of_gradient, c.features,
-                     pixels, taps, c.features, 1);
+          Multiply(window, of_images, c.window(), gradient_strips, of_gradient, features, pixels,
+                   Sums<T>{taps, c.features, 1, begin});
         } else {
-          AddProduct(gradient_strips, of_gradient, c.features, window, of_images, c.window(),
-                     pixels, taps, 1, c.features);
+          Multiply(gradient_strips, of_gradient, features, window, of_images, c.window(), pixels,
+                   Sums<T>{taps, 1, c.features, begin});
         }
       }
     }
@@ -220,31 +240,40 @@ ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
                            int64_t stride, int64_t padding) {
   using T = ffi::NativeType<kType>;
   const auto in = images.dimensions(), out = gradient.dimensions(), kernel = sums->dimensions();
-  const Convolution convolution = {in[2],  in[3],  in[4],     out[2], out[3],
-                                   out[4], kernel[1], stride, padding};
-  const int64_t shares = in[0], pictures = in[1];
-  const int64_t image = in[2] * in[3] * in[4], output = out[2] * out[3] * out[4];
-  const int64_t numbers = kernel[1] * kernel[2] * kernel[3] * kernel[4];
-  const int64_t pixels = pictures * out[2] * out[3];
-  const int64_t parts =
-      std::max(int64_t{1}, std::min({pool.num_threads(), pictures, pixels / kFewestPixels}));
+  const Convolution c = {in[2], in[3], in[4], out[2], out[3], out[4], kernel[1], stride, padding};
+  const int64_t shares = in[0], pictures = in[1], threads = pool.num_threads();
+  const int64_t image = c.height * c.width * c.channels, pixels = c.rows * c.columns;
+  const int64_t numbers = c.size * c.window() * c.features;
 
+  // Threads take some of the features each; or, where these are few, some of the pictures.
+  const bool by_features = c.features >= 2 * kLanes<T> * threads;
+  const int64_t blocks = by_features ? threads : 1;
+  const int64_t parts =
+      by_features
+          ? 1
+          : std::max(int64_t{1}, std::min({threads, pictures, pictures * pixels / kFewestPixels}));
+  auto first_feature = [&](int64_t block) {
+    return std::min(c.features, RoundUp(block * c.features / blocks, kLanes<T>));
+  };
   std::vector<T> others((parts - 1) * shares * numbers);
-  auto part_sums = [&](int64_t share, int64_t part) {
+  auto sums_of = [&](int64_t share, int64_t part) {
     return part == 0 ? sums->typed_data() + share * numbers
                      : others.data() + (share * (parts - 1) + part - 1) * numbers;
   };
-  InParallel(pool, shares * parts, [&](int64_t task) {
-    const int64_t share = task / parts, part = task % parts;
+  InParallel(pool, shares * parts * blocks, [&](int64_t task) {
+    const int64_t block = task % blocks, part = task / blocks % parts;
+    const int64_t share = task / blocks / parts;
+    const int64_t feature = first_feature(block), features = first_feature(block + 1) - feature;
     const int64_t first = part * pictures / parts, last = (part + 1) * pictures / parts;
     const int64_t skipped = share * pictures + first;
-    KernelGradient(convolution, last - first, images.typed_data() + skipped * image,
-                   gradient.typed_data() + skipped * output, part_sums(share, part));
+    KernelGradient(c, last - first, features, images.typed_data() + skipped * image,
+                   gradient.typed_data() + skipped * pixels * c.features + feature,
+                   sums_of(share, part) + feature);
   });
   for (int64_t share = 0; share < shares; ++share) {
-    T* total = part_sums(share, 0);
+    T* total = sums_of(share, 0);
     for (int64_t part = 1; part < parts; ++part) {
-      const T* more = part_sums(share, part);
+      const T* more = sums_of(share, part);
       for (int64_t i = 0; i < numbers; ++i) total[i] += more[i];
     }
   }
