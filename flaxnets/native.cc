@@ -31,11 +31,11 @@ constexpr int kVectorBytes = 16, kAccumulators = 24;
 constexpr int kVectorBytes = 16, kAccumulators = 12;
 #endif
 
-// Bytes of a strip, which is read several times: part of a core's second-level cache (measured).
+// At most so many of the output's pixels are summed at a time, so that rounding errors stay small, and
+// no fewer if they can be had: reading and writing the sums must not be what takes the time.
+constexpr int64_t kStripPixels = 512;
+// At most so many bytes of them, of one picture: half of a core's second-level cache (measured).
 constexpr int64_t kStripBytes = 1 << 19;
-// With fewer of the output's pixels at a time, reading and writing the sums is what takes the time;
-// or, where a thread takes them, to begin with.
-constexpr int64_t kFewestPixels = 1 << 8;
 
 template <class T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);
@@ -61,7 +61,8 @@ struct Convolution {
   int64_t rows_read(int64_t rows) const { return (rows - 1) * stride + size; }
 };
 
-// Where sums are put: that of a's number i and b's number j at to[i * a_step + j * b_step].
+// Where sums are put: that of a's number i and b's number j at to[i * a_step + j * b_step]. One of the
+// steps is 1.
 template <class T>
 struct Sums {
   T* to;
@@ -73,12 +74,16 @@ struct Sums {
   }
 };
 
-// A tile of the product, of kAccumulators / kVectors numbers of a and kVectors vectors of b. What
-// lies beyond the first `high` and `wide` of them is computed and not stored.
+// How many numbers of one operand are multiplied with so many vectors of the other at a time. Twelve
+// sums are enough to keep the processor's multipliers busy.
+constexpr int64_t TileHeight(int64_t vectors) { return vectors == 1 ? 12 : kAccumulators / vectors; }
+
+// A tile of the product, of TileHeight(kVectors) numbers of a and kVectors vectors of b. What lies
+// beyond the first `high` and `wide` of them is computed and not stored.
 template <class T, int kVectors>
 void MultiplyTile(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
                   Pixels pixels, Sums<T> sums) {
-  constexpr int kHigh = kAccumulators / kVectors;
+  constexpr int kHigh = TileHeight(kVectors);
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
   typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T))));
 
@@ -106,10 +111,14 @@ void MultiplyTile(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_s
 
   T numbers[kHigh][kVectors * kLanes<T>];
   std::memcpy(numbers, tile, sizeof(numbers));
-  for (int64_t i = 0; i < high; ++i) {
+  auto put = [&](T& sum, T number) { sum = sums.begin ? number : sum + number; };
+  if (sums.b_step == 1) {
+    for (int64_t i = 0; i < high; ++i) {
+      for (int64_t j = 0; j < wide; ++j) put(sums.to[i * sums.a_step + j], numbers[i][j]);
+    }
+  } else {
     for (int64_t j = 0; j < wide; ++j) {
-      T& sum = *sums.At(i, j).to;
-      sum = sums.begin ? numbers[i][j] : sum + numbers[i][j];
+      for (int64_t i = 0; i < high; ++i) put(sums.to[i + j * sums.b_step], numbers[i][j]);
     }
   }
 }
@@ -118,12 +127,12 @@ void MultiplyTile(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_s
 template <class T>
 void Multiply(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
               Pixels pixels, Sums<T> sums) {
-  const bool low = RoundUp(high, kAccumulators / 3) <= RoundUp(high, kAccumulators / 2);
+  const bool low = RoundUp(high, TileHeight(3)) <= RoundUp(high, TileHeight(2));
 
   for (int64_t j = 0; j < wide;) {
     const int64_t left = (wide - j + kLanes<T> - 1) / kLanes<T>;
     const int64_t vectors = left == 1 ? 1 : (low && left != 2 && left != 4) ? 3 : 2;
-    const int64_t tile_high = kAccumulators / vectors, tile_wide = vectors * kLanes<T>;
+    const int64_t tile_high = TileHeight(vectors), tile_wide = vectors * kLanes<T>;
     const auto multiply = vectors == 1   ? MultiplyTile<T, 1>
                           : vectors == 2 ? MultiplyTile<T, 2>
                                          : MultiplyTile<T, 3>;
@@ -157,10 +166,11 @@ void KernelGradient(const Convolution& c, int64_t pictures, int64_t features, co
     return int64_t{sizeof(T)} * (c.rows_read(rows) * row + rows * c.columns * lanes);
   };
   int64_t rows = c.rows;
-  while (rows > 1 && bytes(rows) > kStripBytes) rows = (rows + 1) / 2;
-  const int64_t fewest = RoundUp(kFewestPixels, rows * c.columns) / (rows * c.columns);
+  while (rows > 1 && (rows * c.columns > kStripPixels || bytes(rows) > kStripBytes)) {
+    rows = (rows + 1) / 2;
+  }
   const int64_t together =
-      rows < c.rows ? 1 : std::min(pictures, std::max(kStripBytes / bytes(rows), fewest));
+      rows < c.rows ? 1 : std::clamp(kStripPixels / (rows * c.columns), int64_t{1}, pictures);
 
   const int64_t image_strip = c.rows_read(rows) * row, gradient_strip = rows * c.columns * lanes;
   T* image_strips = Buffer<T, 0>(together * image_strip);
@@ -251,7 +261,7 @@ ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
   const int64_t parts =
       by_features
           ? 1
-          : std::max(int64_t{1}, std::min({threads, pictures, pictures * pixels / kFewestPixels}));
+          : std::max(int64_t{1}, std::min({threads, pictures, pictures * pixels / kStripPixels}));
   auto first_feature = [&](int64_t block) {
     return std::min(c.features, RoundUp(block * c.features / blocks, kLanes<T>));
   };
