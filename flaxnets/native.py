@@ -1,10 +1,14 @@
 """Kernels' gradients in C++, which JAX calls on a CPU.
 
-XLA:CPU takes the sum over pixels, of which a convolution's kernel's gradient is made, at half of a
-core's rate, whatever form it is given. ``native.cc`` computes it near that rate. It is compiled for
-this processor when it is first needed, with the system's C++ compiler, and kept under
-``$XDG_CACHE_HOME/flaxnets`` (``~/.cache/flaxnets``). Where there is no compiler, where JAX's default
-backend is no CPU, or with ``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take its place.
+XLA:CPU takes the sum over pixels, of which the gradient of a convolution's kernel is made, at half
+of a core's rate, whatever form it is given. ``native.cc`` computes it near that rate. It is compiled
+for this processor when it is first needed, with the system's C++ compiler, and kept under
+``$XDG_CACHE_HOME/flaxnets`` (``~/.cache/flaxnets``). Where there is no compiler, where JAX's
+default backend is no CPU, or with ``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take its
+place.
+
+JAX exports such a call to a file only if it is told to (``disabled_checks`` of ``jax.export``),
+since the file would need the library: to export a gradient for CPUs, set ``FLAXNETS_NATIVE=0``.
 """
 
 import ctypes
@@ -33,8 +37,9 @@ DTYPES = ("float32", "float64")
 
 
 def suits(images: jax.Array) -> bool:
-    """Whether :func:`kernel_gradient` can be called, for pictures of such a dtype."""
-    return images.dtype in DTYPES and jax.default_backend() == "cpu" and is_available()
+    """Whether :func:`kernel_gradient` can be called, for such pictures."""
+    wanted = images.dtype in DTYPES and images.size > 0
+    return wanted and jax.default_backend() == "cpu" and is_available()
 
 
 def kernel_gradient(
@@ -43,8 +48,8 @@ def kernel_gradient(
     """Gradient of a convolution's kernel.
 
     Args:
-        images: (N, H, W, C), the convolution's input.
-        gradient: (N, H', W', O) at its output.
+        images: (N, H, W, C), the convolution's input; such that it :func:`suits`.
+        gradient: (N, H', W', O) at its output, of the same dtype.
         size: k.
         stride: the same in both directions.
         padding: zeros on every side of the input.
@@ -97,44 +102,61 @@ def _gradients_of_shares(size: int, stride: int, padding: int) -> Callable[..., 
 
 
 def _target(dtype: Any) -> str:
-    return f"flaxnets_kernel_gradients_{dtype}"
+    return f"flaxnets_kernel_gradients_{dtype}_{_library()}"
+
+
+def is_available() -> bool:
+    """Whether the library is there, or could be made. It is loaded then."""
+    return _library() is not None
 
 
 @functools.cache
-def is_available() -> bool:
-    """Whether the library is there, or could be made. It is loaded then."""
+def _library() -> str | None:
+    """The digest of what the library is made of, which is part of its functions' names in XLA."""
     if os.environ.get("FLAXNETS_NATIVE") == "0":
-        return False
+        return None
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
-        return False
+        return None
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
+        digest, path = _compiled(compiler)
+        _register(digest, path)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"flaxnets could not compile {SOURCE.name} with {compiler}, and computes kernels'"
-            " gradients by XLA, which is slower. FLAXNETS_NATIVE=0 silences this."
-            f"\n{reason.strip()[:2000]}",
+            f"flaxnets could not make {SOURCE.name} with {compiler}, and computes kernels'"
+            " gradients by XLA, which is slower. FLAXNETS_NATIVE=0 silences this.\n"
+            f"{reason.strip()[:2000]}",
             stacklevel=2,
         )
-        return False
+        return None
+    return digest
+
+
+_registered: set[str] = set()
+
+
+def _register(digest: str, path: Path) -> None:
+    if digest in _registered:
+        return
+    library = ctypes.CDLL(str(path))
     for dtype in DTYPES:
         function = jax.ffi.pycapsule(getattr(library, f"kernel_gradients_{dtype}"))
-        jax.ffi.register_ffi_target(_target(dtype), function, platform="cpu")
-    return True
+        name = f"flaxnets_kernel_gradients_{dtype}_{digest}"
+        jax.ffi.register_ffi_target(name, function, platform="cpu")
+    _registered.add(digest)
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: str) -> tuple[str, Path]:
     """The library for this processor, compiler and source, which is made if it isn't there."""
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     flags = ["-std=c++17", "-O3", native, "-fPIC", "-shared", "-isystem", jax.ffi.include_dir()]
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True)
     made_of = [compiler, version.stdout, *flags, jax.__version__, _processor(), SOURCE.read_text()]
-    digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
 
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxnets"
-    library = folder / f"native-{digest[:16]}.so"
+    library = folder / f"native-{digest}.so"
     if not library.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -142,7 +164,7 @@ def _compiled(compiler: str) -> Path:
             command = [compiler, *flags, str(SOURCE), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, text=True)
             made.replace(library)
-    return library
+    return digest, library
 
 
 def _processor() -> str:

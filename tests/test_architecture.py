@@ -134,7 +134,7 @@ import sys
 import jax, jax.numpy, flax.nnx, flax.typing, numpy
 before = set(sys.modules)
 import flaxnets
-new = {name.partition(".")[0] for name in set(sys.modules) - before}
+new = {name.partition(".")[0] for name in set(sys.modules) - before} - {"jax"}
 print(sorted(new - set(sys.stdlib_module_names)), "torch" in sys.modules, "orbax" in sys.modules)
 """
     assert python(code) == "['flaxnets'] False False"

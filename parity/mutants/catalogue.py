@@ -1,5 +1,6 @@
 """All mutants, by name."""
 
+from flaxnets import native
 from parity.mutants import (
     blocks,
     bridge,
@@ -28,6 +29,7 @@ def _by_name(*groups: tuple[Mutant, ...]) -> dict[str, Mutant]:
 
 MUTANTS: dict[str, Mutant] = _by_name(
     convolutions.MUTANTS,
+    convolutions.NATIVE_MUTANTS if native.is_available() else (),
     pooling.MUTANTS,
     norms.MUTANTS,
     statistics.MUTANTS,

@@ -7,7 +7,7 @@ import pytest
 from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxnets import convolution
+from flaxnets import convolution, native
 
 # images (N, H, W, C), kernel (k, k, C / groups, O), stride, padding, groups
 CASES = {
@@ -50,8 +50,16 @@ def worst(found, expected):
     return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
 
 
+@pytest.fixture(params=["C++", "XLA"])
+def form(request):
+    if request.param == "XLA":
+        request.getfixturevalue("without_native")
+    elif not native.is_available():
+        pytest.skip("no C++ compiler")
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_in_float64(case):
+def test_gradients_in_float64(form, case):
     with jax.enable_x64(True):
         *inputs, options = arrays(case, jnp.float64)
         found = jax.jit(lambda *args: gradients(*args, options))(*inputs)
@@ -121,7 +129,7 @@ def test_twelve_features_are_computed_two_pixels_at_a_time():
         assert worst(found, convolution.plain_conv2d(images, kernel, 1, 1, 1)) < 1e-13
 
 
-def test_float32_kernel_gradient_is_as_exact_as_xlas():
+def test_float32_kernel_gradient_is_as_exact_as_xlas(form):
     draw = np.random.default_rng(0).standard_normal
     images, gradient = draw((32, 16, 16, 8)), draw((32, 16, 16, 8))
     kernel = draw((3, 3, 8, 8))
@@ -143,7 +151,7 @@ def test_bfloat16_accumulates_in_float32():
     assert float(found[0, 0, 0, 0]) == 4096  # a bfloat16 sum would stop growing at 256
 
 
-def test_gradient_of_the_gradient():
+def test_gradient_of_the_gradient(form):
     with jax.enable_x64(True):
         images, kernel, gradient, options = arrays("3x3 stride 2", jnp.float64)
 
@@ -158,7 +166,7 @@ def test_gradient_of_the_gradient():
             assert worst(one, other) < 1e-12
 
 
-def test_per_example_gradients():
+def test_per_example_gradients(form):
     images, kernel, gradient, options = arrays("3x3", jnp.float32)
 
     def one(image, gradient):
@@ -171,7 +179,7 @@ def test_per_example_gradients():
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_other_platforms_get_plain_convolutions(platform):
+def test_other_platforms_get_plain_convolutions(without_native, platform):
     images, kernel, gradient, options = arrays("3x3 stride 2", jnp.float32)
     step = jax.jit(lambda x, k, g: gradients(x, k, g, options))
     text = export.export(step, platforms=[platform])(images, kernel, gradient).mlir_module()

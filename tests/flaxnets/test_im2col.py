@@ -79,7 +79,7 @@ def test_suits_wide_layers(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_networks_use_it_on_a_cpu_only(stride: int) -> None:
+def test_networks_use_it_on_a_cpu_only(without_native: None, stride: int) -> None:
     images, kernel = jnp.zeros((2, 8, 8, 128)), jnp.zeros((3, 3, 128, 128))
 
     def step(images: jax.Array, kernel: jax.Array) -> object:

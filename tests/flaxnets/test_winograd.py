@@ -108,7 +108,7 @@ def test_suits_wide_layers_with_many_tiles(
         assert winograd.suits(jnp.zeros(shape, dtype), features, *options) is expected
 
 
-def test_networks_use_it_on_a_cpu_only() -> None:
+def test_networks_use_it_on_a_cpu_only(without_native: None) -> None:
     images, kernel, gradient = arrays((8, 8, 8, 64), 64, np.float32)
 
     def step(images: jax.Array, kernel: jax.Array, gradient: jax.Array) -> object:

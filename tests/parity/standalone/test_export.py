@@ -126,7 +126,9 @@ def test_steps_lower_for_other_devices() -> None:
     ]
 
 
-def test_a_form_for_cpus_on_another_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_form_for_cpus_on_another_device_is_found(
+    without_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def always(*args: Any, cpu: Callable, default: Callable) -> Any:
         return cpu(*args)
 
