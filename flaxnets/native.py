@@ -1,7 +1,7 @@
 """Kernels' gradients in C++, which JAX calls on a CPU.
 
 XLA:CPU takes the sum over pixels, of which the gradient of a convolution's kernel is made, at half
-of a core's rate, whatever form it is given. ``native.cc`` computes it near that rate. It is compiled
+of a core's rate, whatever form it is given. ``native.cc`` computes it near that rate. It is made
 for this processor when it is first needed, with the system's C++ compiler, and kept under
 ``$XDG_CACHE_HOME/flaxnets`` (``~/.cache/flaxnets``). Where there is no compiler, where JAX's
 default backend is no CPU, or with ``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take its
@@ -16,6 +16,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -113,10 +114,12 @@ def is_available() -> bool:
 @functools.cache
 def _library() -> str | None:
     """The digest of what the library is made of, which is part of its functions' names in XLA."""
-    if os.environ.get("FLAXNETS_NATIVE") == "0":
+    if os.environ.get("FLAXNETS_NATIVE") == "0" or os.name != "posix":
         return None
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
+    compiler = shlex.split(
+        os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or ""
+    )
+    if not compiler:
         return None
     try:
         digest, path = _compiled(compiler)
@@ -124,7 +127,7 @@ def _library() -> str | None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"flaxnets could not make {SOURCE.name} with {compiler}, and computes kernels'"
+            f"flaxnets could not make {SOURCE.name} with {shlex.join(compiler)}, and computes kernels'"
             " gradients by XLA, which is slower. FLAXNETS_NATIVE=0 silences this.\n"
             f"{reason.strip()[:2000]}",
             stacklevel=2,
@@ -147,21 +150,26 @@ def _register(digest: str, path: Path) -> None:
     _registered.add(digest)
 
 
-def _compiled(compiler: str) -> tuple[str, Path]:
+def _compiled(compiler: list[str]) -> tuple[str, Path]:
     """The library for this processor, compiler and source, which is made if it isn't there."""
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     flags = ["-std=c++17", "-O3", native, "-fPIC", "-shared", "-isystem", jax.ffi.include_dir()]
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True)
-    made_of = [compiler, version.stdout, *flags, jax.__version__, _processor(), SOURCE.read_text()]
+    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True)
+    made_of = [*compiler, version.stdout, *flags, jax.__version__, _processor(), SOURCE.read_text()]
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
 
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxnets"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(
+            f"others can write into {folder}, and code would be loaded from there"
+        )
     library = folder / f"native-{digest}.so"
     if not library.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / library.name
-            command = [compiler, *flags, str(SOURCE), "-o", str(made)]
+            command = [*compiler, *flags, str(SOURCE), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, text=True)
             made.replace(library)
     return digest, library

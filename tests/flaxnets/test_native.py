@@ -208,6 +208,15 @@ def test_a_compiler_that_fails_is_told_of(
     assert list(not_loaded.iterdir()) == []
 
 
+@needs_compiler
+def test_nothing_is_loaded_from_where_others_can_write(not_loaded: Path) -> None:
+    not_loaded.mkdir()
+    not_loaded.chmod(0o777)
+    with pytest.warns(UserWarning, match="others can write into"):
+        assert not native.is_available()
+    assert list(not_loaded.iterdir()) == []
+
+
 def test_half_precision_and_empty_batches_are_left_to_xla() -> None:
     assert not native.suits(jnp.zeros((1, 2, 2, 1), jnp.bfloat16))
     assert not native.suits(jnp.zeros((0, 2, 2, 1)))
