@@ -127,8 +127,8 @@ def _library() -> str | None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"flaxnets could not make {SOURCE.name} with {shlex.join(compiler)}, and computes kernels'"
-            " gradients by XLA, which is slower. FLAXNETS_NATIVE=0 silences this.\n"
+            f"flaxnets could not make {SOURCE.name} with {shlex.join(compiler)}, and computes"
+            " kernels' gradients by XLA, which is slower. FLAXNETS_NATIVE=0 silences this.\n"
             f"{reason.strip()[:2000]}",
             stacklevel=2,
         )
