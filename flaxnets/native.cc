@@ -13,6 +13,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -31,8 +32,8 @@ constexpr int kVectorBytes = 16, kAccumulators = 24;
 constexpr int kVectorBytes = 16, kAccumulators = 12;
 #endif
 
-// At most so many of the output's pixels are summed at a time, so that rounding errors stay small, and
-// no fewer if they can be had: reading and writing the sums must not be what takes the time.
+// At most so many of the output's pixels are summed at a time, so that rounding errors stay small,
+// and no fewer if they can be had: reading and writing the sums must not be what takes the time.
 constexpr int64_t kStripPixels = 512;
 // At most so many bytes of them, of one picture: half of a core's second-level cache (measured).
 constexpr int64_t kStripBytes = 1 << 19;
@@ -61,8 +62,8 @@ struct Convolution {
   int64_t rows_read(int64_t rows) const { return (rows - 1) * stride + size; }
 };
 
-// Where sums are put: that of a's number i and b's number j at to[i * a_step + j * b_step]. One of the
-// steps is 1.
+// Where sums are put: that of a's number i and b's number j at to[i * a_step + j * b_step]. One of
+// the steps is 1.
 template <class T>
 struct Sums {
   T* to;
@@ -74,9 +75,11 @@ struct Sums {
   }
 };
 
-// How many numbers of one operand are multiplied with so many vectors of the other at a time. Twelve
-// sums are enough to keep the processor's multipliers busy.
-constexpr int64_t TileHeight(int64_t vectors) { return vectors == 1 ? 12 : kAccumulators / vectors; }
+// How many numbers of one operand are multiplied with so many vectors of the other at a time.
+// Twelve sums are enough to keep the processor's multipliers busy.
+constexpr int64_t TileHeight(int64_t vectors) {
+  return vectors == 1 ? 12 : kAccumulators / vectors;
+}
 
 // A tile of the product, of TileHeight(kVectors) numbers of a and kVectors vectors of b. What lies
 // beyond the first `high` and `wide` of them is computed and not stored.
@@ -236,7 +239,10 @@ void InParallel(ffi::ThreadPool pool, int64_t tasks, const Work& work) {
     }
   };
   const int64_t helpers = std::min(tasks, pool.num_threads()) - 1;
-  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(decltype(take_part)(take_part));
+  for (int64_t helper = 0; helper < helpers; ++helper) {
+    auto copy = take_part;
+    pool.Schedule(std::move(copy));
+  }
   take_part();
   std::unique_lock lock(progress->mutex);
   progress->all_ended.wait(lock, [&] { return progress->ended == tasks; });
@@ -251,7 +257,8 @@ ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
   using T = ffi::NativeType<kType>;
   const auto in = images.dimensions(), out = gradient.dimensions(), kernel = sums->dimensions();
   const Convolution c = {in[2], in[3], in[4], out[2], out[3], out[4], kernel[1], stride, padding};
-  const int64_t shares = in[0], pictures = in[1], threads = pool.num_threads();
+  const int64_t shares = in[0], pictures = in[1];
+  const int64_t threads = std::max(int64_t{1}, pool.num_threads());
   const int64_t image = c.height * c.width * c.channels, pixels = c.rows * c.columns;
   const int64_t numbers = c.size * c.window() * c.features;
 

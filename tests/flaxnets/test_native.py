@@ -137,9 +137,10 @@ np.testing.assert_allclose(compiled(*jax.device_put(arrays, split)), alone, atol
 
 
 @needs_compiler
-def test_each_device_computes_its_own_pictures() -> None:
-    """The devices exchange their sums once, and no pictures."""
-    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+@pytest.mark.parametrize("flags", ["", "--xla_cpu_multi_thread_eigen=false"])
+def test_each_device_computes_its_own_pictures(flags: str) -> None:
+    """The devices exchange their sums once, and no pictures; with XLA's threads and without."""
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", TWO_DEVICES], env=os.environ | settings, check=True)
 
 
