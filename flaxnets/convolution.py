@@ -182,36 +182,42 @@ def _cpu_gradients(
 ) -> tuple[jax.Array, jax.Array]:
     size, _, _, features = kernel.shape
     if size == 1 and padding == 0:
-        pixels, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], images)
+        _, spread = jax.vjp(lambda x: x[:, ::stride, ::stride], images)
         (images_gradient,) = spread(_pointwise(gradient, kernel.swapaxes(2, 3)))
-        of_kernel = kernel_gradient(pixels, gradient, 1, 0)
     elif winograd.suits(images, features, size, stride, padding):
         images_gradient = winograd.images_gradient(gradient, kernel)
-        of_kernel = winograd.kernel_gradient(images, gradient)
     elif stride > 1 or padding >= size or im2col.suits(images, features, size):
         images_gradient = im2col.images_gradient(images, kernel, gradient, stride, padding)
-        of_kernel = im2col.kernel_gradient(images, kernel, gradient, stride, padding)
     else:
         # The barrier keeps the flip from being folded into the convolution, which then is slow.
         flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
         images_gradient = conv2d(gradient, flipped, 1, size - 1 - padding)
-        of_kernel = kernel_gradient(images, gradient, size, padding)
     if native.suits(images):
         of_kernel = _native_kernel_gradient(images, gradient, size, stride, padding)
+    else:
+        of_kernel = _kernel_gradient_by_xla(images, kernel, gradient, stride, padding)
     return images_gradient, of_kernel.astype(kernel.dtype)
+
+
+def _kernel_gradient_by_xla(
+    images: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, padding: int
+) -> jax.Array:
+    size, _, _, features = kernel.shape
+    if size == 1 and padding == 0:
+        return kernel_gradient(images[:, ::stride, ::stride], gradient, 1, 0)
+    if winograd.suits(images, features, size, stride, padding):
+        return winograd.kernel_gradient(images, gradient)
+    if stride > 1 or padding >= size or im2col.suits(images, features, size):
+        return im2col.kernel_gradient(images, kernel, gradient, stride, padding)
+    return kernel_gradient(images, gradient, size, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _native_kernel_gradient(
     images: jax.Array, gradient: jax.Array, size: int, stride: int, padding: int
 ) -> jax.Array:
+    """It is linear in both arrays, so each one's gradient goes through the other as it is."""
     return native.kernel_gradient(images, gradient, size, stride, padding)
-
-
-def _native_forward(
-    images: jax.Array, gradient: jax.Array, *options: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _native_kernel_gradient(images, gradient, *options), (images, gradient)
 
 
 def _native_backward(
@@ -226,4 +232,10 @@ def _native_backward(
     return transpose(gradient)[0], output
 
 
-_native_kernel_gradient.defvjp(_native_forward, _native_backward)
+_native_kernel_gradient.defvjp(
+    lambda images, gradient, *options: (
+        _native_kernel_gradient(images, gradient, *options),
+        (images, gradient),
+    ),
+    _native_backward,
+)

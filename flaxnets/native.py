@@ -73,7 +73,7 @@ def _gradients_of_shares(size: int, stride: int, padding: int) -> Callable[..., 
     def call(images: jax.Array, gradient: jax.Array) -> jax.Array:
         shape = images.shape[0], size, size, images.shape[-1], gradient.shape[-1]
         function = jax.ffi.ffi_call(
-            _target(images.dtype), jax.ShapeDtypeStruct(shape, images.dtype)
+            _target(images.dtype, _library()), jax.ShapeDtypeStruct(shape, images.dtype)
         )
         return function(images, gradient, stride=np.int64(stride), padding=np.int64(padding))
 
@@ -102,8 +102,8 @@ def _gradients_of_shares(size: int, stride: int, padding: int) -> Callable[..., 
     return batchable
 
 
-def _target(dtype: Any) -> str:
-    return f"flaxnets_kernel_gradients_{dtype}_{_library()}"
+def _target(dtype: Any, digest: str | None) -> str:
+    return f"flaxnets_kernel_gradients_{dtype}_{digest}"
 
 
 def is_available() -> bool:
@@ -145,8 +145,7 @@ def _register(digest: str, path: Path) -> None:
     library = ctypes.CDLL(str(path))
     for dtype in DTYPES:
         function = jax.ffi.pycapsule(getattr(library, f"kernel_gradients_{dtype}"))
-        name = f"flaxnets_kernel_gradients_{dtype}_{digest}"
-        jax.ffi.register_ffi_target(name, function, platform="cpu")
+        jax.ffi.register_ffi_target(_target(dtype, digest), function, platform="cpu")
     _registered.add(digest)
 
 
