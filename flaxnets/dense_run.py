@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import export, lax
 
+from flaxnets import native
 from flaxnets.chunks import count_chunks, map_over_chunks, update_over_chunks
 from flaxnets.convolution import conv2d, plain_conv2d
 from flaxnets.intercept import is_watched
@@ -218,7 +219,7 @@ def _run_forward(run: Run, x: jax.Array, expansions: Expansion, growths: Growth)
         x,
         expansions,
         growths,
-        cpu=functools.partial(_grow, run, _loop_or_write_out(run, x), _expand_in_chunks),
+        cpu=functools.partial(_grow, run, _loop_or_write_out(run, x), _expand_on_cpu),
         default=functools.partial(_grow, run, _write_out, _expand),
     )
     return (buffer, new, after), (buffer, expanded, new, expansions, growths)
@@ -232,7 +233,7 @@ def _run_backward(run: Run, residuals: Any, gradients: Any) -> Any:
         buffer_gradient,
         new_gradients,
         after_gradients.numbers,
-        cpu=functools.partial(_gradients, run, over_layers, _add_gradients_in_chunks),
+        cpu=functools.partial(_gradients, run, over_layers, _add_gradients_on_cpu),
         default=functools.partial(_gradients, run, _write_out, _add_gradients),
     )
     gradients = Growth(number_gradients, None)  # type: ignore[arg-type]
@@ -275,6 +276,8 @@ def _gradients(
         else:
             gradient += new_gradient.values
 
+        # What is read of the total is read before it is written over.
+        gradient, total = lax.optimization_barrier((gradient, total))
         gradient, of_numbers = _grow_maps_backward(
             run.graph, expanded, *growth, (gradient, after_gradient)
         )
@@ -310,6 +313,57 @@ def _add_gradients(
     _, transpose = jax.vjp(functools.partial(_expand, convolve=convolve), maps, expansion)
     of_maps, of_expansion = transpose(gradient)
     return total + of_maps, of_expansion
+
+
+def _expand_on_cpu(maps: jax.Array, expansion: Expansion) -> jax.Array:
+    return (_expand_natively if _suits(maps, expansion) else _expand_in_chunks)(maps, expansion)
+
+
+def _add_gradients_on_cpu(
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
+) -> tuple[jax.Array, Expansion]:
+    suits = _suits(maps, expansion)
+    add = _add_gradients_natively if suits else _add_gradients_in_chunks
+    return add(total, maps, gradient, expansion)
+
+
+def _suits(maps: jax.Array, expansion: Expansion) -> bool:
+    features = expansion.kernel.shape[-1]
+    return features <= native.MOST_FEATURES and native.suits(maps, *jax.tree.leaves(expansion))
+
+
+def _differentiated_as(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator for a function that computes the same in a way that JAX can't look into."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        decorated = jax.custom_vjp(function)
+        decorated.defvjp(
+            lambda *arguments: (decorated(*arguments), arguments),
+            lambda arguments, gradients: jax.vjp(plain, *arguments)[1](gradients),
+        )
+        return decorated
+
+    return decorate
+
+
+@_differentiated_as(_expand)
+def _expand_natively(maps: jax.Array, expansion: Expansion) -> jax.Array:
+    return native.expand(maps, *_with_mean(expansion))
+
+
+@_differentiated_as(_add_gradients)
+def _add_gradients_natively(
+    total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
+) -> tuple[jax.Array, Expansion]:
+    whole = _with_mean(expansion)
+    total, scale, bias, kernel = native.add_expansion_gradients(total, maps, gradient, *whole)
+    mean = None if expansion.mean is None else -bias * expansion.scale
+    return total, Expansion(mean, scale, bias, kernel)
+
+
+def _with_mean(expansion: Expansion) -> Expansion:
+    mean = expansion.mean
+    return expansion._replace(mean=jnp.zeros_like(expansion.scale) if mean is None else mean)
 
 
 def _expand_in_chunks(maps: jax.Array, expansion: Expansion) -> jax.Array:

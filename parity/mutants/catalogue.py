@@ -1,6 +1,6 @@
 """All mutants, by name."""
 
-from flaxnets import native
+from flaxnets import native_library
 from parity.mutants import (
     blocks,
     bridge,
@@ -29,7 +29,6 @@ def _by_name(*groups: tuple[Mutant, ...]) -> dict[str, Mutant]:
 
 MUTANTS: dict[str, Mutant] = _by_name(
     convolutions.MUTANTS,
-    convolutions.NATIVE_MUTANTS if native.is_available() else (),
     pooling.MUTANTS,
     norms.MUTANTS,
     statistics.MUTANTS,
@@ -43,4 +42,9 @@ MUTANTS: dict[str, Mutant] = _by_name(
     training.MUTANTS,
     schedules.MUTANTS,
     data.MUTANTS,
+    *(
+        (convolutions.NATIVE_MUTANTS, programs.NATIVE_MUTANTS)
+        if native_library.is_available()
+        else ()
+    ),
 )

@@ -1,53 +1,15 @@
 """Mistakes in convolutions, the layer and its gradients."""
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
-from unittest import mock
 
-from flaxnets import convolution, im2col, kernel_gradient, layers, native, winograd
-from parity.mutants.changes import NoSuchCode, edited
+from flaxnets import convolution, im2col, kernel_gradient, layers, winograd
+from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
+from parity.mutants.native_changes import edited_cpp, edited_without_native
 
 
 def _isolated(layer: str) -> Place:
     return Place("isolated layers", layer)
-
-
-@contextlib.contextmanager
-def _edited_without_native(function: Any, *replacements: tuple[str, str]) -> Iterator[None]:
-    """``edited``, where kernels' gradients are computed as if there were no C++ compiler."""
-    with mock.patch.object(native, "_library", return_value=None), edited(function, *replacements):
-        yield
-
-
-@contextlib.contextmanager
-def _edited_source(before: str, after: str) -> Iterator[None]:
-    """The C++ is compiled with some of its text replaced, into a folder of its own.
-
-    Raises:
-        NoSuchCode: the text is not there, or more than once.
-    """
-    source = native.SOURCE.read_text()
-    if source.count(before) != 1:
-        raise NoSuchCode(f"{native.SOURCE.name} has {before!r} {source.count(before)} times")
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder) / native.SOURCE.name
-        changed.write_text(source.replace(before, after))
-        native._library.cache_clear()
-        try:
-            with (
-                mock.patch.object(native, "SOURCE", changed),
-                mock.patch.dict(os.environ, XDG_CACHE_HOME=folder),
-            ):
-                native.is_available()
-                yield
-        finally:
-            native._library.cache_clear()
 
 
 def _padded(padding: str) -> partial:
@@ -77,7 +39,9 @@ NATIVE_MUTANTS = (
         description="the C++ form of a kernel's gradient reads the row of pixels below",
         expected=_isolated("conv1"),
         subject="resnet, eval",
-        change=partial(_edited_source, "top * c.stride + i - c.padding", "top * c.stride + i"),
+        change=partial(
+            edited_cpp, "kernel_gradient.h", "top * c.stride + i - c.padding", "top * c.stride + i"
+        ),
     ),
     Mutant(
         name="native kernel gradient's taps upside down",
@@ -85,7 +49,8 @@ NATIVE_MUTANTS = (
         expected=_isolated("conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_source,
+            edited_cpp,
+            "kernel_gradient.h",
             "image_strips + tap * row",
             "image_strips + (c.size - 1 - tap) * row",
         ),
@@ -96,7 +61,8 @@ NATIVE_MUTANTS = (
         expected=_isolated("layer2.0.conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_source,
+            edited_cpp,
+            "kernel_gradient.h",
             "c.stride * row, c.stride * c.channels",
             "c.stride * row, c.channels",
         ),
@@ -248,7 +214,7 @@ MUTANTS = (
         expected=_isolated("layer2.0.conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             im2col.neighbourhoods,
             (
                 "((0, 0), (padding, padding), (padding, padding), (0, 0))",
@@ -284,7 +250,7 @@ MUTANTS = (
         expected=_isolated("layer2.0.conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             im2col.kernel_gradient,
             (".reshape(kernel.shape)", ".reshape(kernel.shape).swapaxes(0, 1)"),
         ),
@@ -306,7 +272,7 @@ MUTANTS = (
         expected=_isolated("conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             kernel_gradient._by_taps,
             (".transpose(2, 1, 0, 3)", ".transpose(2, 1, 0, 3).at[-1, -1].set(0)"),
         ),
@@ -317,7 +283,7 @@ MUTANTS = (
         expected=_isolated("conv1"),
         subject="16 channels, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             kernel_gradient._by_taps,
             ("for column in range(size)])", "for column in range(size)]).at[0].set(0)"),
         ),
@@ -328,7 +294,7 @@ MUTANTS = (
         expected=_isolated("conv1"),
         subject="resnet, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             kernel_gradient._by_taps,
             (
                 "start + height] for start in reversed(range(size))",
@@ -342,7 +308,7 @@ MUTANTS = (
         expected=_isolated("conv1"),
         subject="16 channels, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             kernel_gradient._by_taps,
             ("2, padding - column", "2, column - padding"),
         ),
@@ -401,7 +367,7 @@ MUTANTS = (
         expected=_isolated("layer1.0.conv1"),
         subject="128 channels, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             winograd._both_ways,
             ("(KERNEL_GRADIENT,", "(KERNEL_GRADIENT * np.array([[1], [-1], [1]]),"),
         ),
@@ -411,7 +377,7 @@ MUTANTS = (
         description="the gradient is shifted by rows to the wrong side in the form along rows",
         expected=_isolated("layer1.0.conv1"),
         subject="64 channels, eval",
-        change=partial(_edited_without_native, winograd._along_rows, ("(2, 1, 0)", "(0, 1, 2)")),
+        change=partial(edited_without_native, winograd._along_rows, ("(2, 1, 0)", "(0, 1, 2)")),
     ),
     Mutant(
         name="Winograd kernel gradient's taps transposed",
@@ -419,7 +385,7 @@ MUTANTS = (
         expected=_isolated("layer1.0.conv1"),
         subject="64 channels, eval",
         change=partial(
-            _edited_without_native,
+            edited_without_native,
             winograd._along_rows,
             ("columns.transpose(2, 0, 1, 3)", "columns.transpose(0, 2, 1, 3)"),
         ),

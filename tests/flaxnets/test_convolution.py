@@ -7,7 +7,7 @@ import pytest
 from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxnets import convolution, native
+from flaxnets import convolution, native_library
 
 # images (N, H, W, C), kernel (k, k, C / groups, O), stride, padding, groups
 CASES = {
@@ -54,7 +54,7 @@ def worst(found, expected):
 def form(request):
     if request.param == "XLA":
         request.getfixturevalue("without_native")
-    elif not native.is_available():
+    elif not native_library.is_available():
         pytest.skip("no C++ compiler")
 
 
