@@ -332,26 +332,12 @@ def _suits(maps: jax.Array, expansion: Expansion) -> bool:
     return features <= native.MOST_FEATURES and native.suits(maps, *jax.tree.leaves(expansion))
 
 
-def _differentiated_as(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator for a function that computes the same in a way that JAX can't look into."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        decorated = jax.custom_vjp(function)
-        decorated.defvjp(
-            lambda *arguments: (decorated(*arguments), arguments),
-            lambda arguments, gradients: jax.vjp(plain, *arguments)[1](gradients),
-        )
-        return decorated
-
-    return decorate
-
-
-@_differentiated_as(_expand)
+@native.differentiated_as(_expand)
 def _expand_natively(maps: jax.Array, expansion: Expansion) -> jax.Array:
     return native.expand(maps, *_with_mean(expansion))
 
 
-@_differentiated_as(_add_gradients)
+@native.differentiated_as(_add_gradients)
 def _add_gradients_natively(
     total: jax.Array, maps: jax.Array, gradient: jax.Array, expansion: Expansion
 ) -> tuple[jax.Array, Expansion]:

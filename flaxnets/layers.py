@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.typing import Dtype
-from jax import lax
+from jax import export, lax
 
+from flaxnets import native
 from flaxnets.convolution import conv2d
 from flaxnets.repetition import run_in_turn
 
@@ -210,6 +211,40 @@ def _mean_by_blocks(x: jax.Array) -> jax.Array:
     return sums.sum(axis=0) / blocks.shape[0]
 
 
+def _plain_channel_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    mean = _channel_mean(x)
+    centred = x - mean
+    off = _channel_mean(centred)
+    return mean, off, jnp.maximum(_channel_mean(jnp.square(centred)) - jnp.square(off), 0)
+
+
+@jax.jit
+def _channel_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(..., C) to three times (C,): the mean, what it is off by, and the biased variance.
+
+    A mean is off by rounding, and that by more than its channel varies where that hardly does.
+    """
+    return _on_cpu(native.channel_moments, _plain_channel_moments, x)
+
+
+def _plain_channel_means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _channel_mean(a), _channel_mean(a * b)
+
+
+@jax.jit
+def _channel_means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(..., C) twice to (C,) twice: the means of ``a`` and of ``a * b``."""
+    return _on_cpu(native.channel_means, _plain_channel_means, a, b)
+
+
+def _on_cpu(in_cpp: Callable[..., Any], plain: Callable[..., Any], *arrays: jax.Array) -> Any:
+    first = arrays[0]
+    if first.ndim != 4 or export.is_symbolic_dim(first.shape[0]) or not native.suits(*arrays):
+        return plain(*arrays)
+    in_cpp = native.differentiated_as(plain)(in_cpp)
+    return lax.platform_dependent(*arrays, cpu=in_cpp, default=plain)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(x - mean) / sqrt(var + epsilon), mean and biased variance over all axes but the last."""
@@ -217,22 +252,18 @@ def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.
 
 
 def _normalize_forward(x: jax.Array, epsilon: float) -> Any:
-    mean = _channel_mean(x)
-    centred = x - mean
-    # A mean is off by rounding, and that by more than its channel varies where that hardly does.
-    off = _channel_mean(centred)
-    var = jnp.maximum(_channel_mean(jnp.square(centred)) - jnp.square(off), 0)
-    mean, centred = mean + off, centred - off
+    mean, off, var = _channel_moments(x)
+    centred = (x - mean) - off
     deviation = jnp.sqrt(var + epsilon)
     normalized = centred * (1 / deviation)
-    return (normalized, mean, var), (normalized, deviation)
+    return (normalized, mean + off, var), (normalized, deviation)
 
 
 def _normalize_backward(epsilon: float, residuals: Any, gradients: Any) -> tuple[jax.Array]:
     del epsilon
     normalized, _ = residuals
     gradient = gradients[0]
-    means = _channel_mean(gradient), _channel_mean(gradient * normalized)
+    means = _channel_means(gradient, normalized)
     return (_gradient_through_statistics(residuals, gradients, *means),)
 
 
@@ -281,9 +312,9 @@ def scale_and_shift(normalized: jax.Array, scale: jax.Array, bias: jax.Array) ->
 def _scale_and_shift_backward(residuals: Any, gradient: jax.Array) -> Any:
     normalized, scale = residuals
     count = math.prod(gradient.shape[:-1])
-    means = _channel_mean(gradient * normalized), _channel_mean(gradient)
+    mean, slope = _channel_means(gradient, normalized)
     of_normalized = (gradient * scale).astype(normalized.dtype)
-    return of_normalized, *((count * mean).astype(scale.dtype) for mean in means)
+    return of_normalized, *((count * x).astype(scale.dtype) for x in (slope, mean))
 
 
 scale_and_shift.defvjp(
@@ -314,7 +345,7 @@ def _batch_norm_backward(epsilon: float, residuals: Any, gradients: Any) -> Any:
     del epsilon
     residuals, scale = residuals
     gradient, *statistics = gradients
-    mean, slope = _channel_mean(gradient), _channel_mean(gradient * residuals[0])
+    mean, slope = _channel_means(gradient, residuals[0])
     x_gradient = _gradient_through_statistics(
         residuals, (gradient * scale, *statistics), mean * scale, slope * scale
     )

@@ -37,6 +37,20 @@ def suits(*arrays: jax.Array) -> bool:
     )
 
 
+def differentiated_as(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator for a function that computes what ``plain`` does, but JAX can't look into."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        decorated = jax.custom_vjp(function)
+        decorated.defvjp(
+            lambda *arguments: (decorated(*arguments), arguments),
+            lambda arguments, gradients: jax.vjp(plain, *arguments)[1](gradients),
+        )
+        return decorated
+
+    return decorate
+
+
 def kernel_gradient(
     images: jax.Array, gradient: jax.Array, size: int, stride: int, padding: int
 ) -> jax.Array:
@@ -52,9 +66,8 @@ def kernel_gradient(
     Returns:
         (k, k, C, O) of the same dtype.
     """
-    shares = count_shares(images.shape[0])
-    parts = [x.reshape(shares, -1, *x.shape[1:]) for x in (images, gradient)]
-    return _kernel_gradients(size, stride, padding)(*parts).sum(axis=0)
+    of_shares = _kernel_gradients(_a_share(images), size, stride, padding)
+    return of_shares(images, gradient).sum(axis=0)
 
 
 def expand(
@@ -72,10 +85,8 @@ def expand(
     Returns:
         (N, H, W, O).
     """
-    shares = count_shares(maps.shape[0])
-    expansion = _repeated(shares, mean, scale, bias, kernel)
-    output = _expansions()(_pixels(maps, shares), *expansion)
-    return output.reshape(*maps.shape[:-1], -1)
+    expansion = _repeated(maps, mean, scale, bias, kernel)
+    return _expansions(_a_share(maps))(maps, *expansion)
 
 
 def add_expansion_gradients(
@@ -101,74 +112,147 @@ def add_expansion_gradients(
     Returns:
         The new total, and the gradients of scale, bias and kernel.
     """
-    shares = count_shares(maps.shape[0])
-    pixels = [_pixels(x, shares) for x in (total, maps, gradient)]
-    added, *sums = _expansion_gradients()(*pixels, *_repeated(shares, mean, scale, bias, kernel))
+    expansion = _repeated(maps, mean, scale, bias, kernel)
+    total, *sums = _expansion_gradients(_a_share(maps))(total, maps, gradient, *expansion)
     of_scale, of_bias, of_kernel = (x.sum(axis=0) for x in sums)
-    return added.reshape(total.shape), of_scale, of_bias, of_kernel
+    return total, of_scale, of_bias, of_kernel
 
 
-def _pixels(x: jax.Array, shares: int) -> jax.Array:
-    """(N, H, W, C) to (S, N / S * H * W, C)."""
-    return x.reshape(shares, -1, x.shape[-1])
+def channel_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean and variance of each channel.
 
+    Args:
+        x: (N, H, W, C); such that it :func:`suits`.
 
-def _repeated(shares: int, *arrays: jax.Array) -> list[jax.Array]:
-    return [jnp.broadcast_to(x, (shares, *x.shape)) for x in arrays]
-
-
-@functools.cache
-def _kernel_gradients(size: int, stride: int, padding: int) -> Callable[..., jax.Array]:
-    """From (S, N, H, W, C) and (S, N, H', W', O) to (S, k, k, C, O)."""
-
-    def call(images: jax.Array, gradient: jax.Array) -> jax.Array:
-        shape = images.shape[0], size, size, images.shape[-1], gradient.shape[-1]
-        function = jax.ffi.ffi_call(
-            native_library.target("kernel_gradients", images.dtype),
-            jax.ShapeDtypeStruct(shape, images.dtype),
-        )
-        return function(images, gradient, stride=np.int64(stride), padding=np.int64(padding))
-
-    return _share_by_share(call, "s n h w c, s n i j o -> s k l c o")
-
-
-@functools.cache
-def _expansions() -> Callable[..., jax.Array]:
-    """From (S, P, C), (S, C), (S, C), (S, C) and (S, C, O) to (S, P, O)."""
-
-    def call(maps: jax.Array, *expansion: jax.Array) -> jax.Array:
-        shape = *maps.shape[:-1], expansion[-1].shape[-1]
-        function = jax.ffi.ffi_call(
-            native_library.target("expansions", maps.dtype),
-            jax.ShapeDtypeStruct(shape, maps.dtype),
-        )
-        return function(maps, *expansion)
-
-    return _share_by_share(call, "s p c, s c, s c, s c, s c o -> s p o")
-
-
-@functools.cache
-def _expansion_gradients() -> Callable[..., Sequence[jax.Array]]:
-    """From (S, P, C) twice, (S, P, O), and the rest as above, to the like of total and the rest."""
-
-    def call(total: jax.Array, *arguments: jax.Array) -> Sequence[jax.Array]:
-        function = jax.ffi.ffi_call(
-            native_library.target("expansion_gradients", total.dtype),
-            [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (total, *arguments[-3:])],
-            input_output_aliases={0: 0},
-        )
-        return function(total, *arguments)
-
-    rule = "s p c, s p c, s p o, s c, s c, s c, s c o -> s p c, s c, s c, s c o"
-    return _share_by_share(call, rule)
-
-
-def _share_by_share(call: Callable[..., Any], rule: str) -> Callable[..., Any]:
-    """``call``, whose arguments and results have a leading axis of shares.
-
-    These may lie on several devices; ``jax.vmap`` makes more of them. ``rule`` names all axes, as
-    ``jax.experimental.custom_partitioning`` wants it, and that of the shares s.
+    Returns:
+        The mean; what it is off by, being rounded; and the mean squared distance from both: (C,).
     """
+    mean, off, var = _channel_moments(_a_share(x))(x)
+    # Shares are of one size, and far nearer to one another than their numbers are.
+    middle = mean.mean(axis=0)
+    off += mean - middle
+    off, square, var = jnp.stack([off, jnp.square(off), var], axis=1).mean(axis=0)
+    return middle, off, var + (square - jnp.square(off))
+
+
+def channel_means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The means of ``a`` and of ``a * b`` over all axes but the last.
+
+    Args:
+        a: (N, H, W, C).
+        b: of the same shape, such that both :func:`suits`.
+
+    Returns:
+        (C,) each.
+    """
+    means = _channel_means(_a_share(a))(a, b)
+    mean, product_mean = jnp.stack(means, axis=1).mean(axis=0)
+    return mean, product_mean
+
+
+def _a_share(x: jax.Array) -> int:
+    """How many of the pictures each device computes."""
+    return x.shape[0] // count_shares(x.shape[0])
+
+
+def _repeated(pictures: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+    """For each share."""
+    return [jnp.broadcast_to(x, (count_shares(pictures.shape[0]), *x.shape)) for x in arrays]
+
+
+@functools.cache
+def _kernel_gradients(share: int, size: int, stride: int, padding: int) -> Callable[..., Any]:
+    def shapes(images: jax.Array, gradient: jax.Array) -> tuple[int, ...]:
+        pictures, *_, channels = images.shape
+        return pictures // share, size, size, channels, gradient.shape[3]
+
+    return _share_by_share(
+        share,
+        "kernel_gradients",
+        "(s n) h w c, (s n) i j o -> s k l c o",
+        shapes,
+        stride=np.int64(stride),
+        padding=np.int64(padding),
+    )
+
+
+@functools.cache
+def _expansions(share: int) -> Callable[..., Any]:
+    return _share_by_share(
+        share,
+        "expansions",
+        "(s n) h w c, s c, s c, s c, s c o -> (s n) h w o",
+        lambda maps, *expansion: (*maps.shape[:3], expansion[-1].shape[2]),
+    )
+
+
+@functools.cache
+def _expansion_gradients(share: int) -> Callable[..., Any]:
+    return _share_by_share(
+        share,
+        "expansion_gradients",
+        "(s n) h w c, (s n) h w c, (s n) h w o, s c, s c, s c, s c o"
+        " -> (s n) h w c, s c, s c, s c o",
+        lambda total, *rest: [x.shape for x in (total, *rest[-3:])],
+        in_place=True,
+    )
+
+
+@functools.cache
+def _channel_moments(share: int) -> Callable[..., Any]:
+    return _share_by_share(
+        share,
+        "channel_moments",
+        "(s n) h w c -> s c, s c, s c",
+        lambda x: 3 * [(x.shape[0] // share, x.shape[3])],
+    )
+
+
+@functools.cache
+def _channel_means(share: int) -> Callable[..., Any]:
+    return _share_by_share(
+        share,
+        "channel_means",
+        "(s n) h w c, (s n) h w c -> s c, s c",
+        lambda a, b: 2 * [(a.shape[0] // share, a.shape[3])],
+    )
+
+
+def _share_by_share(
+    share: int,
+    name: str,
+    rule: str,
+    shapes: Callable[..., Any],
+    *,
+    in_place: bool = False,
+    **attributes: Any,
+) -> Callable[..., Any]:
+    """A function in C++ of arrays whose first axis is one of shares, or of the shares' pictures.
+
+    The shares may lie on several devices; ``jax.vmap`` makes more of them.
+
+    Args:
+        share: how many pictures.
+        name: of the function.
+        rule: all axes, as ``jax.experimental.custom_partitioning`` wants them; s is that of the
+            shares, and n that of a share's pictures.
+        shapes: from the arguments to the result's shape, or to a list of shapes.
+        in_place: whether the first result may take the first argument's place. (No reshaped array's
+            place can be taken: XLA copies it.)
+        attributes: of the function.
+    """
+
+    def call(*arguments: jax.Array) -> Any:
+        dtype = arguments[0].dtype
+        results = shapes(*arguments)
+        several = isinstance(results, list)
+        structs = [jax.ShapeDtypeStruct(x, dtype) for x in (results if several else [results])]
+        function = jax.ffi.ffi_call(
+            native_library.target(name, dtype),
+            structs if several else structs[0],
+            input_output_aliases={0: 0} if in_place else None,
+        )
+        return function(*arguments, **attributes)
 
     def partition(mesh: Any, arguments: Sequence[Any], result: Any) -> Any:
         of_result, of_arguments = jax.tree.map(lambda x: x.sharding, (result, tuple(arguments)))
@@ -178,7 +262,8 @@ def _share_by_share(call: Callable[..., Any], rule: str) -> Callable[..., Any]:
     partitioned.def_partition(
         partition=partition,
         sharding_rule=rule,
-        need_replication_factors=tuple(axis for axis in dict.fromkeys(rule) if axis not in "s ,->"),
+        need_replication_factors=tuple(x for x in dict.fromkeys(rule) if x not in "s (),->"),
+        n=share,
     )
     batchable = custom_vmap(partitioned)
 

@@ -22,7 +22,13 @@ import jax
 
 SOURCES = Path(__file__).with_name("cpp")
 MAIN = "native.cc"
-FUNCTIONS = ("kernel_gradients", "expansions", "expansion_gradients")
+FUNCTIONS = (
+    "kernel_gradients",
+    "expansions",
+    "expansion_gradients",
+    "channel_moments",
+    "channel_means",
+)
 DTYPES = ("float32", "float64")
 
 

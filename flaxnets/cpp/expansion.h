@@ -211,15 +211,16 @@ inline Range PartOf(int64_t pixels, int64_t part, int64_t parts) {
   return {bound(part), bound(part + 1)};
 }
 
-// maps (S, P, C), mean, scale and bias (S, C) and kernel (S, C, F) to output (S, P, F), for each
-// share of the pixels.
+// maps (N, H, W, C), mean, scale and bias (S, C) and kernel (S, C, F) to output (N, H, W, F), for
+// each share of the N pictures.
 template <ffi::DataType kType>
 ffi::Error Expansions(ffi::ThreadPool pool, ffi::Buffer<kType> maps, ffi::Buffer<kType> mean,
                       ffi::Buffer<kType> scale, ffi::Buffer<kType> bias,
                       ffi::Buffer<kType> kernel, ffi::ResultBuffer<kType> output) {
   using T = ffi::NativeType<kType>;
-  const int64_t shares = maps.dimensions()[0], pixels = maps.dimensions()[1];
-  const int64_t channels = maps.dimensions()[2], features = kernel.dimensions()[2];
+  const int64_t shares = kernel.dimensions()[0], channels = kernel.dimensions()[1];
+  const int64_t features = kernel.dimensions()[2];
+  const int64_t pixels = maps.element_count() / (shares * channels);
   const int64_t parts = 4 * std::max(int64_t{1}, pool.num_threads());
   for (int64_t share = 0; share < shares; ++share) {
     const int64_t skipped = share * channels;
@@ -239,7 +240,7 @@ ffi::Error Expansions(ffi::ThreadPool pool, ffi::Buffer<kType> maps, ffi::Buffer
   return ffi::Error::Success();
 }
 
-// The same and total (S, P, C) and gradient (S, P, F) at the output, to a new total in the same
+// total and maps (N, H, W, C), gradient (N, H, W, F) and the rest as above to a new total in the same
 // place, of_scale and of_bias (S, C) and of_kernel (S, C, F).
 template <ffi::DataType kType>
 ffi::Error ExpansionGradients(ffi::ThreadPool pool, ffi::Buffer<kType> total,
@@ -250,8 +251,9 @@ ffi::Error ExpansionGradients(ffi::ThreadPool pool, ffi::Buffer<kType> total,
                               ffi::ResultBuffer<kType> of_bias,
                               ffi::ResultBuffer<kType> of_kernel) {
   using T = ffi::NativeType<kType>;
-  const int64_t shares = maps.dimensions()[0], pixels = maps.dimensions()[1];
-  const int64_t channels = maps.dimensions()[2], features = kernel.dimensions()[2];
+  const int64_t shares = kernel.dimensions()[0], channels = kernel.dimensions()[1];
+  const int64_t features = kernel.dimensions()[2];
+  const int64_t pixels = maps.element_count() / (shares * channels);
   const int64_t parts = std::max(int64_t{1}, pool.num_threads());
   if (new_total->typed_data() != total.typed_data()) {
     std::copy_n(total.typed_data(), shares * pixels * channels, new_total->typed_data());

@@ -100,16 +100,16 @@ void KernelGradient(const Convolution& c, int64_t pictures, int64_t features, co
   }
 }
 
-// images (S, N, H, W, C) and gradient (S, N, H', W', O) to sums (S, k, k, C, O): one for each share
-// of the pictures.
+// images (N, H, W, C) and gradient (N, H', W', O) to sums (S, k, k, C, O): one for each share of the
+// N pictures.
 template <ffi::DataType kType>
 ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
                            ffi::Buffer<kType> gradient, ffi::ResultBuffer<kType> sums,
                            int64_t stride, int64_t padding) {
   using T = ffi::NativeType<kType>;
   const auto in = images.dimensions(), out = gradient.dimensions(), kernel = sums->dimensions();
-  const Convolution c = {in[2], in[3], in[4], out[2], out[3], out[4], kernel[1], stride, padding};
-  const int64_t shares = in[0], pictures = in[1];
+  const Convolution c = {in[1], in[2], in[3], out[1], out[2], out[3], kernel[1], stride, padding};
+  const int64_t shares = kernel[0], pictures = in[0] / shares;
   const int64_t threads = std::max(int64_t{1}, pool.num_threads());
   const int64_t image = c.height * c.width * c.channels, pixels = c.rows * c.columns;
   const int64_t numbers = c.size * c.window() * c.features;
