@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -60,10 +61,27 @@ def _largest(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _spread(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Every output's gradient, at the pixel that it is the value of."""
-    place = lax.optimization_barrier(_largest(x)[1])
-    parts = [jnp.where(place == number, gradient, 0) for number in range(9)]
-    return jax.linear_transpose(lambda x: _windows(x, 0), x)(parts)[0]
+    """Every output's gradient, at the pixel that it is the value of.
+
+    A pixel of row 2a + p and column 2b + q lies in the windows (a, b) to (a + p, b + q), each time
+    in another place.
+    """
+    n, high, wide, channels = gradient.shape
+    edges = ((0, 0), (0, 1), (0, 1), (0, 0))
+    place, gradient = lax.optimization_barrier(
+        (jnp.pad(_largest(x)[1], edges, constant_values=-1), jnp.pad(gradient, edges))
+    )
+    total = jnp.zeros((), gradient.dtype)
+    for down in (0, 1):
+        for right in (0, 1):
+            rows, columns = np.arange(2) - 2 * down + 1, np.arange(2) - 2 * right + 1
+            wanted = 3 * rows[:, None] + columns
+            wanted[(rows < 0)[:, None] | (columns < 0)] = 9
+            window = np.s_[:, down : down + high, None, right : right + wide, None]
+            here = place[window] == wanted[None, :, None, :, None].astype(np.int8)
+            total += jnp.where(here, gradient[window], 0)
+    total = total.reshape(n, 2 * high, 2 * wide, channels)
+    return total[:, : x.shape[1], : x.shape[2]]
 
 
 def avg_pool(x: jax.Array, size: int) -> jax.Array:
