@@ -127,8 +127,8 @@ def channel_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     Returns:
         The mean; what it is off by, being rounded; and the mean squared distance from both: (C,).
     """
-    mean, off, var = _channel_moments(_a_share(x))(x)
-    # Shares are of one size, and far nearer to one another than their numbers are.
+    mean, off, var = jnp.unstack(_channel_moments(_a_share(x))(x), axis=1)
+    # Shares are of one size, and nearer to one another than their numbers are.
     middle = mean.mean(axis=0)
     off += mean - middle
     off, square, var = jnp.stack([off, jnp.square(off), var], axis=1).mean(axis=0)
@@ -145,8 +145,7 @@ def channel_means(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
         (C,) each.
     """
-    means = _channel_means(_a_share(a))(a, b)
-    mean, product_mean = jnp.stack(means, axis=1).mean(axis=0)
+    mean, product_mean = _channel_means(_a_share(a))(a, b).mean(axis=0)
     return mean, product_mean
 
 
@@ -203,8 +202,8 @@ def _channel_moments(share: int) -> Callable[..., Any]:
     return _share_by_share(
         share,
         "channel_moments",
-        "(s n) h w c -> s c, s c, s c",
-        lambda x: 3 * [(x.shape[0] // share, x.shape[3])],
+        "(s n) h w c -> s k c",
+        lambda x: (x.shape[0] // share, 3, x.shape[3]),
     )
 
 
@@ -213,8 +212,8 @@ def _channel_means(share: int) -> Callable[..., Any]:
     return _share_by_share(
         share,
         "channel_means",
-        "(s n) h w c, (s n) h w c -> s c, s c",
-        lambda a, b: 2 * [(a.shape[0] // share, a.shape[3])],
+        "(s n) h w c, (s n) h w c -> s k c",
+        lambda a, b: (a.shape[0] // share, 2, a.shape[3]),
     )
 
 

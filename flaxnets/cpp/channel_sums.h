@@ -74,7 +74,28 @@ void AddMoments(const T* from, int64_t rows, int64_t width, Moments* moments) {
   });
 }
 
-// Calls work(part, rows): a thread's part of the rows.
+// Adds the sums of each column of some rows of a, and of a times b.
+template <class T>
+void AddSums(const T* a, const T* b, int64_t rows, int64_t width, double* sums, double* products) {
+  OverVectors<T>(width, [&](auto zero, int64_t column) {
+    using V = decltype(zero);
+    V sum = zero, product = zero;
+    for (int64_t row = 0; row < rows; ++row) {
+      const V number = Load<V>(a + row * width + column);
+      sum += number;
+      product += number * Load<V>(b + row * width + column);
+    }
+    constexpr int kNumbers = sizeof(V) / sizeof(T);
+    T block_sums[kNumbers], block_products[kNumbers];
+    Store(sum, block_sums), Store(product, block_products);
+    for (int i = 0; i < kNumbers; ++i) {
+      sums[column + i] += block_sums[i];
+      products[column + i] += block_products[i];
+    }
+  });
+}
+
+// Calls work(part, first, last): a thread's part of the rows.
 template <class Work>
 void InParts(ffi::ThreadPool pool, int64_t parts, int64_t rows, const Work& work) {
   InParallel(pool, parts, [&](int64_t part) {
@@ -82,45 +103,44 @@ void InParts(ffi::ThreadPool pool, int64_t parts, int64_t rows, const Work& work
   });
 }
 
-// x (N, H, W, C) to mean, what it is off by, being rounded, and the mean squared distance from it,
-// all (S, C): for each share of the N pictures.
+// x (N, H, W, C) to moments (S, 3, C), for each share of the N pictures: the mean, what it is off by,
+// being rounded, and the mean squared distance from it.
 template <ffi::DataType kType>
 ffi::Error ChannelMoments(ffi::ThreadPool pool, ffi::Buffer<kType> x,
-                          ffi::ResultBuffer<kType> mean, ffi::ResultBuffer<kType> off,
-                          ffi::ResultBuffer<kType> var) {
+                          ffi::ResultBuffer<kType> moments) {
   using T = ffi::NativeType<kType>;
-  const int64_t shares = mean->dimensions()[0], channels = mean->dimensions()[1];
+  const int64_t shares = moments->dimensions()[0], channels = moments->dimensions()[2];
   const int64_t pixels = x.element_count() / (shares * channels);
   const Rows all = Rows::Of<T>(pixels, channels);
   const int64_t parts = std::clamp(pool.num_threads(), int64_t{1}, all.rows);
   for (int64_t share = 0; share < shares; ++share) {
     const T* from = x.typed_data() + share * pixels * channels;
-    std::vector<Moments> moments(parts * all.width);
+    std::vector<Moments> columns(parts * all.width);
     InParts(pool, parts, all.rows, [&](int64_t part, int64_t first, int64_t last) {
       for (int64_t row = first; row < last; row += all.Block<T>()) {
         AddMoments(from + row * all.width, std::min(all.Block<T>(), last - row), all.width,
-                   moments.data() + part * all.width);
+                   columns.data() + part * all.width);
       }
     });
+    T* mean = moments->typed_data() + share * 3 * channels;
+    T *off = mean + channels, *var = off + channels;
     for (int64_t channel = 0; channel < channels; ++channel) {
       Moments total;
-      for (int64_t i = channel; i < parts * all.width; i += channels) total.Add(moments[i]);
-      const int64_t place = share * channels + channel;
-      mean->typed_data()[place] = total.mean;
-      off->typed_data()[place] = total.mean - mean->typed_data()[place];
-      var->typed_data()[place] = total.squares / total.count;
+      for (int64_t i = channel; i < parts * all.width; i += channels) total.Add(columns[i]);
+      mean[channel] = total.mean;
+      off[channel] = total.mean - mean[channel];
+      var[channel] = total.squares / total.count;
     }
   }
   return ffi::Error::Success();
 }
 
-// a and b (N, H, W, C) to the means of a, and of a times b, both (S, C): for each share of the N
-// pictures.
+// a and b (N, H, W, C) to means (S, 2, C), for each share of the N pictures: of a, and of a times b.
 template <ffi::DataType kType>
 ffi::Error ChannelMeans(ffi::ThreadPool pool, ffi::Buffer<kType> a, ffi::Buffer<kType> b,
-                        ffi::ResultBuffer<kType> mean, ffi::ResultBuffer<kType> product_mean) {
+                        ffi::ResultBuffer<kType> means) {
   using T = ffi::NativeType<kType>;
-  const int64_t shares = mean->dimensions()[0], channels = mean->dimensions()[1];
+  const int64_t shares = means->dimensions()[0], channels = means->dimensions()[2];
   const int64_t pixels = a.element_count() / (shares * channels);
   const Rows all = Rows::Of<T>(pixels, channels);
   const int64_t parts = std::clamp(pool.num_threads(), int64_t{1}, all.rows);
@@ -129,34 +149,22 @@ ffi::Error ChannelMeans(ffi::ThreadPool pool, ffi::Buffer<kType> a, ffi::Buffer<
     const T* right = b.typed_data() + share * pixels * channels;
     std::vector<double> sums(parts * all.width), products(parts * all.width);
     InParts(pool, parts, all.rows, [&](int64_t part, int64_t first, int64_t last) {
-      for (int64_t begin = first; begin < last; begin += all.Block<T>()) {
-        const int64_t end = std::min(begin + all.Block<T>(), last);
-        OverVectors<T>(all.width, [&](auto zero, int64_t column) {
-          using V = decltype(zero);
-          V sum = zero, product = zero;
-          for (int64_t row = begin; row < end; ++row) {
-            const V number = Load<V>(left + row * all.width + column);
-            sum += number;
-            product += number * Load<V>(right + row * all.width + column);
-          }
-          constexpr int kNumbers = sizeof(V) / sizeof(T);
-          T block_sums[kNumbers], block_products[kNumbers];
-          Store(sum, block_sums), Store(product, block_products);
-          for (int i = 0; i < kNumbers; ++i) {
-            sums[part * all.width + column + i] += block_sums[i];
-            products[part * all.width + column + i] += block_products[i];
-          }
-        });
+      for (int64_t row = first; row < last; row += all.Block<T>()) {
+        const int64_t skipped = row * all.width;
+        AddSums(left + skipped, right + skipped, std::min(all.Block<T>(), last - row), all.width,
+                sums.data() + part * all.width, products.data() + part * all.width);
       }
     });
+    T* mean = means->typed_data() + share * 2 * channels;
+    T* product_mean = mean + channels;
     for (int64_t channel = 0; channel < channels; ++channel) {
       double sum = 0, product = 0;
       for (int64_t i = channel; i < parts * all.width; i += channels) {
         sum += sums[i];
         product += products[i];
       }
-      mean->typed_data()[share * channels + channel] = sum / pixels;
-      product_mean->typed_data()[share * channels + channel] = product / pixels;
+      mean[channel] = sum / pixels;
+      product_mean[channel] = product / pixels;
     }
   }
   return ffi::Error::Success();

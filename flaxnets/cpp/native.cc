@@ -25,9 +25,9 @@
   FLAXNETS_HANDLER(expansion_gradients_##name, ExpansionGradients<type>,                     \
                    FLAXNETS_7(FLAXNETS_IN, type) FLAXNETS_4(FLAXNETS_OUT, type));            \
   FLAXNETS_HANDLER(channel_moments_##name, ChannelMoments<type>,                             \
-                   FLAXNETS_IN(type) FLAXNETS_3(FLAXNETS_OUT, type));                        \
+                   FLAXNETS_IN(type) FLAXNETS_OUT(type));                        \
   FLAXNETS_HANDLER(channel_means_##name, ChannelMeans<type>,                                 \
-                   FLAXNETS_2(FLAXNETS_IN, type) FLAXNETS_2(FLAXNETS_OUT, type))
+                   FLAXNETS_2(FLAXNETS_IN, type) FLAXNETS_OUT(type))
 
 FLAXNETS_HANDLERS(float32, ffi::F32);
 FLAXNETS_HANDLERS(float64, ffi::F64);
