@@ -6,9 +6,10 @@ batch with the features, the input's of a strided convolution by spreading it wi
 and only there, they are rewritten: as matrix products over slices of the input
 (``flaxnets.kernel_gradient``) or over neighbourhoods of its pixels (``flaxnets.im2col``, for wide
 convolutions themselves too); wide 3x3 convolutions by Winograd's algorithm; narrow ones with
-neighbouring pixels merged. Where there is a C++ compiler, kernels' gradients are computed by a
-function in C++ instead (``flaxnets.native``). Which form runs is decided at lowering. A batch whose
-size is a symbol (``jax.export.symbolic_shape``) has XLA's own everywhere.
+neighbouring pixels merged. Where there is a C++ compiler, kernels' gradients and narrow 3x3
+convolutions are computed by functions in C++ instead (``flaxnets.native``). Which form runs is
+decided at lowering. A batch whose size is a symbol (``jax.export.symbolic_shape``) has XLA's own
+everywhere.
 """
 
 import functools
@@ -58,6 +59,8 @@ def conv2d(
         rewritten = winograd.convolve
     elif im2col.suits(images, kernel.shape[3], kernel.shape[0]):
         rewritten = functools.partial(im2col.convolve, stride=stride, padding=padding)
+    elif stride == padding == 1 and _is_narrow(images, kernel):
+        rewritten = native.convolve
     elif stride == 1 and (merged := _pixels_to_merge(images, kernel, padding)) > 1:
         rewritten = functools.partial(_merged, padding=padding, merged=merged)
     else:
@@ -111,6 +114,13 @@ def _pointwise(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arr
     pixels = images[:, ::stride, ::stride]
     product = pixels.reshape(-1, kernel.shape[2]) @ kernel[0, 0]
     return product.reshape(*pixels.shape[:3], kernel.shape[3])
+
+
+def _is_narrow(images: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the C++ form is faster than XLA's (measured), and there is one."""
+    size, _, channels, features = kernel.shape
+    few = size == 3 and channels <= native.MOST_CHANNELS and 8 < features <= 16
+    return few and native.suits(images, kernel)
 
 
 def _pixels_to_merge(images: jax.Array, kernel: jax.Array, padding: int) -> int:

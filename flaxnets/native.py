@@ -23,6 +23,9 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from flaxnets import native_library
 from flaxnets.chunks import count_shares
 
+# Of a convolution; as many as cpp/narrow_convolution.h has room for.
+MOST_CHANNELS = 64
+
 # Of an expansion; as many as cpp/expansion.h has room for.
 MOST_FEATURES = 256
 
@@ -68,6 +71,19 @@ def kernel_gradient(
     """
     of_shares = _kernel_gradients(_a_share(images), size, stride, padding)
     return of_shares(images, gradient).sum(axis=0)
+
+
+def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 3x3 convolution with a border of one zero.
+
+    Args:
+        images: (N, H, W, C), of ``MOST_CHANNELS`` at most; such that both arguments :func:`suits`.
+        kernel: (3, 3, C, O).
+
+    Returns:
+        (N, H, W, O).
+    """
+    return _narrow_convolutions(_a_share(images))(images, *_repeated(images, kernel))
 
 
 def expand(
@@ -172,6 +188,16 @@ def _kernel_gradients(share: int, size: int, stride: int, padding: int) -> Calla
         shapes,
         stride=np.int64(stride),
         padding=np.int64(padding),
+    )
+
+
+@functools.cache
+def _narrow_convolutions(share: int) -> Callable[..., Any]:
+    return _share_by_share(
+        share,
+        "narrow_convolutions",
+        "(s n) h w c, s k l c o -> (s n) h w o",
+        lambda images, kernels: (*images.shape[:3], kernels.shape[4]),
     )
 
 

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "expansion_gradients",
     "channel_moments",
     "channel_means",
+    "narrow_convolutions",
 )
 DTYPES = ("float32", "float64")
 

@@ -3,6 +3,7 @@
 #include "channel_sums.h"
 #include "expansion.h"
 #include "kernel_gradient.h"
+#include "narrow_convolution.h"
 #include "xla/ffi/api/ffi.h"
 
 #define FLAXNETS_IN(type) .Arg<ffi::Buffer<type>>()
@@ -27,6 +28,8 @@
   FLAXNETS_HANDLER(channel_moments_##name, ChannelMoments<type>,                             \
                    FLAXNETS_IN(type) FLAXNETS_OUT(type));                        \
   FLAXNETS_HANDLER(channel_means_##name, ChannelMeans<type>,                                 \
+                   FLAXNETS_2(FLAXNETS_IN, type) FLAXNETS_OUT(type));                        \
+  FLAXNETS_HANDLER(narrow_convolutions_##name, NarrowConvolutions<type>,                     \
                    FLAXNETS_2(FLAXNETS_IN, type) FLAXNETS_OUT(type))
 
 FLAXNETS_HANDLERS(float32, ffi::F32);

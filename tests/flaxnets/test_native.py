@@ -111,6 +111,128 @@ def test_batches_of_batches() -> None:
     np.testing.assert_allclose(twice[2, 1], one(pairs[0][1], pairs[1][2]), atol=1e-5)
 
 
+# images (N, H, W, C), features
+NARROW = {
+    "few of both": ((3, 6, 5, 2), 3),
+    "a residual block": ((2, 32, 32, 16), 16),
+    "a dense layer": ((3, 9, 8, 48), 12),
+    "the most channels": ((2, 7, 17, 64), 12),
+    "two vectors of features": ((2, 5, 33, 7), 21),
+    "bands of one picture": ((1, 11, 19, 5), 16),
+    "one row": ((1, 1, 25, 4), 9),
+    "one pixel": ((3, 1, 1, 3), 16),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", NARROW)
+def test_narrow_convolutions(case: str) -> None:
+    shape, features = NARROW[case]
+    draw = np.random.default_rng(0).standard_normal
+    images, kernel = draw(shape), draw((3, 3, shape[-1], features))
+    with jax.enable_x64():
+        exact = np.asarray(plain_conv2d(jnp.asarray(images), jnp.asarray(kernel), 1, 1))
+        found = jax.jit(native.convolve)(images, kernel)
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-11)
+    single = [jnp.asarray(x, jnp.float32) for x in (images, kernel)]
+    found, other = native.convolve(*single), plain_conv2d(*single, 1, 1)
+    scale = np.abs(exact).max()
+    worst, xlas = (np.abs(x - exact).max() / scale for x in (found, other))
+    assert found.dtype == jnp.float32
+    assert worst < max(2 * xlas, 1e-6)
+
+
+@needs_compiler
+def test_what_is_not_a_number_goes_through_a_narrow_convolution() -> None:
+    images = jnp.zeros((1, 5, 5, 3)).at[0, 1, 2, 1].set(jnp.nan)
+    found = jnp.isnan(native.convolve(images, jnp.ones((3, 3, 3, 12))))
+    assert found[0, :3, 1:4].all()
+    assert found.sum() == 9 * 12
+
+
+@needs_compiler
+def test_batches_of_narrow_convolutions() -> None:
+    draw = np.random.default_rng(0).standard_normal
+    images, kernels = jnp.float32(draw((2, 4, 6, 5, 3))), jnp.float32(draw((2, 3, 3, 3, 12)))
+    together = jax.vmap(native.convolve)(images, kernels)
+    for index in range(2):
+        alone = native.convolve(images[index], kernels[index])
+        np.testing.assert_allclose(together[index], alone, atol=1e-5)
+
+
+def by_definition(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pixels = x.astype(np.longdouble).reshape(-1, x.shape[-1])
+    return pixels.mean(axis=0), pixels.var(axis=0)
+
+
+# N, H, W, C
+SUMS = {
+    "few channels": (3, 6, 5, 2),
+    "a vector": (4, 8, 8, 16),
+    "a dense layer's": (2, 16, 16, 12),
+    "many channels": (2, 3, 5, 1030),
+    "odd numbers": (3, 7, 11, 37),
+    "one pixel": (1, 1, 1, 24),
+    "many pixels": (4, 64, 64, 3),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", SUMS)
+def test_channel_moments(case: str, dtype: Any) -> None:
+    """In float32 as exact as the result can be written."""
+    x = (np.random.default_rng(0).standard_normal(SUMS[case]) * 3 + 100).astype(dtype)
+    mean, var = by_definition(x)
+    with jax.enable_x64():
+        found = [np.asarray(y) for y in jax.jit(native.channel_moments)(jnp.asarray(x))]
+    assert {y.dtype for y in found} == {np.dtype(dtype)}
+    epsilon = np.finfo(dtype).eps
+    np.testing.assert_allclose(found[0], mean, rtol=epsilon)
+    exact = found[0].astype(np.longdouble) + found[1]
+    np.testing.assert_allclose(exact, mean, rtol=epsilon if dtype == np.float64 else 1e-9)
+    np.testing.assert_allclose(found[2], var, rtol=64 * epsilon, atol=1e-30)
+
+
+@needs_compiler
+def test_a_channel_that_hardly_varies() -> None:
+    """By one rounding of its numbers, each way."""
+    tick = np.spacing(np.float32(1000))
+    x = np.full((2, 8, 8, 3), 1000, np.float32)
+    x[:, ::2, :, 1] += tick
+    x[:, :, :, 2] += 0.1
+    mean, off, var = native.channel_moments(jnp.asarray(x))
+    np.testing.assert_allclose(var, [0, (tick / 2) ** 2, 0], rtol=1e-6, atol=1e-20)
+    assert mean[1] + np.float64(off[1]) == 1000 + tick / 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", SUMS)
+def test_channel_means(case: str, dtype: Any) -> None:
+    draw = np.random.default_rng(0).standard_normal
+    a, b = (draw(SUMS[case]).astype(dtype) for _ in range(2))
+    with jax.enable_x64():
+        mean, product_mean = jax.jit(native.channel_means)(jnp.asarray(a), jnp.asarray(b))
+    for found, numbers in ((mean, a), (product_mean, a.astype(np.longdouble) * b)):
+        assert found.dtype == dtype
+        size = float(np.abs(numbers).mean())
+        np.testing.assert_allclose(
+            found, by_definition(np.asarray(numbers))[0], atol=8 * np.finfo(dtype).eps * size
+        )
+
+
+@needs_compiler
+def test_batches_of_channel_sums() -> None:
+    x = jnp.float32(np.random.default_rng(0).standard_normal((2, 3, 4, 4, 5)))
+    for function in (native.channel_moments, lambda x: native.channel_means(x, x + 1)):
+        together = jax.vmap(function)(x)
+        for index in range(2):
+            for a, b in zip(together, function(x[index]), strict=True):
+                np.testing.assert_allclose(a[index], b, atol=1e-6)
+
+
 # N, H, W, channels, features, channels in front that are not read, and behind
 EXPANSIONS = {
     "few of all": (1, 2, 3, 4, 5, 0, 0),
@@ -243,6 +365,22 @@ assert text.count('custom_call_target="flaxnets_expansion') == 2, text
 alone = both(*(jax.device_put(x, jax.devices()[0]) for x in arrays))
 for a, b in zip(*map(jax.tree.leaves, (compiled(*arrays), alone)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+x, kernel = draw((8, 6, 6, 5)).astype(np.float32), draw((3, 3, 5, 12)).astype(np.float32)
+x[4:] += 7  # the devices' means differ
+
+def sums(x, kernel):
+    return native.convolve(x, kernel), native.channel_moments(x), native.channel_means(x, x * x)
+
+results = split, (whole,) * 3, (whole,) * 2
+compiled = jax.jit(sums, in_shardings=(split, whole), out_shardings=results).lower(x, kernel)
+compiled = compiled.compile()
+text = compiled.as_text()
+assert "all-gather" not in text and "collective-permute" not in text, text
+assert text.count('custom_call_target="flaxnets_') == 3, text
+alone = sums(*(jax.device_put(x, jax.devices()[0]) for x in (x, kernel)))
+for a, b in zip(*map(jax.tree.leaves, (compiled(x, kernel), alone)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 """
 
 
