@@ -347,9 +347,9 @@ def _add_gradients_natively(
     return total, Expansion(mean, scale, bias, kernel)
 
 
-def _with_mean(expansion: Expansion) -> Expansion:
-    mean = expansion.mean
-    return expansion._replace(mean=jnp.zeros_like(expansion.scale) if mean is None else mean)
+def _with_mean(expansion: Expansion) -> tuple[jax.Array, ...]:
+    mean, *rest = expansion
+    return jnp.zeros_like(expansion.scale) if mean is None else mean, *rest
 
 
 def _expand_in_chunks(maps: jax.Array, expansion: Expansion) -> jax.Array:

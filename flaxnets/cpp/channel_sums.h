@@ -103,8 +103,8 @@ void InParts(ffi::ThreadPool pool, int64_t parts, int64_t rows, const Work& work
   });
 }
 
-// x (N, H, W, C) to moments (S, 3, C), for each share of the N pictures: the mean, what it is off by,
-// being rounded, and the mean squared distance from it.
+// x (N, H, W, C) to moments (S, 3, C), for each share of the N pictures: the mean, what it is off
+// by, being rounded, and the mean squared distance from it.
 template <ffi::DataType kType>
 ffi::Error ChannelMoments(ffi::ThreadPool pool, ffi::Buffer<kType> x,
                           ffi::ResultBuffer<kType> moments) {
@@ -135,7 +135,8 @@ ffi::Error ChannelMoments(ffi::ThreadPool pool, ffi::Buffer<kType> x,
   return ffi::Error::Success();
 }
 
-// a and b (N, H, W, C) to means (S, 2, C), for each share of the N pictures: of a, and of a times b.
+// a and b (N, H, W, C) to means (S, 2, C), for each share of the N pictures: of a, and of a times
+// b.
 template <ffi::DataType kType>
 ffi::Error ChannelMeans(ffi::ThreadPool pool, ffi::Buffer<kType> a, ffi::Buffer<kType> b,
                         ffi::ResultBuffer<kType> means) {

@@ -17,12 +17,8 @@
 
 namespace {
 
-#ifndef FETCH
-#define FETCH true
-#endif
-constexpr bool kFetch=FETCH;
 constexpr int64_t kBlockPixels = 128;
-constexpr int64_t kSlab = 256;      // channels, and the most features
+constexpr int64_t kSlab = 256;        // channels; and the most features
 constexpr int64_t kRow = kSlab + 16;  // numbers from one pixel to the next in a block
 
 // relu((maps - mean) * scale + bias) @ kernel.
@@ -103,22 +99,29 @@ T* BlockBuffer() {
   return Buffer<T, kWhich>((kBlockPixels + kAccumulators) * kRow);
 }
 
+// That part of the block that follows one of maps, which is as large a part of it as a slab is.
+template <class T>
+Ahead NextBlock(const T* block, int64_t pixels, int64_t channels, int64_t first, int64_t wide) {
+  return {block + (channels + first) * pixels, pixels * wide * int64_t{sizeof(T)}};
+}
+
 template <class T>
 void Expand(const Expansion<T>& expansion, Range channels, const std::vector<T>& padded_kernel,
             const T* maps, Range pixels, T* output) {
   T* active = BlockBuffer<T, 2>();
+  const int64_t features = expansion.features, lanes = expansion.lanes();
   for (int64_t pixel = pixels.first; pixel < pixels.last; pixel += kBlockPixels) {
     const int64_t high = std::min(kBlockPixels, pixels.last - pixel);
-    T* to = output + pixel * expansion.features;
-    if (channels.first == channels.last) std::fill_n(to, high * expansion.features, T{0});
+    const T* block = maps + pixel * expansion.channels;
+    T* to = output + pixel * features;
+    if (channels.first == channels.last) std::fill_n(to, high * features, T{0});
     for (int64_t first = channels.first; first < channels.last; first += kSlab) {
       const int64_t wide = std::min(kSlab, channels.last - first);
-      expansion.Activate(maps + pixel * expansion.channels, high, first, wide, active);
-      Multiply<T, kRow, kFetch>(active, Steps{0, 0, 1}, high,
-                        padded_kernel.data() + first * expansion.lanes(),
-                        Steps{0, 0, expansion.lanes()}, expansion.features, Pixels{1, 1, wide},
-                        Put<T>{to, expansion.features, 1, first == channels.first},
- Ahead{reinterpret_cast<const char*>(maps + (pixel+high) * expansion.channels), 32});
+      expansion.Activate(block, high, first, wide, active);
+      Multiply<T, kRow>(active, Steps{0, 0, 1}, high, padded_kernel.data() + first * lanes,
+                        Steps{0, 0, lanes}, features, Pixels{1, 1, wide},
+                        Put<T>{to, features, 1, first == channels.first},
+                        NextBlock(block, high, expansion.channels, first, wide));
     }
   }
 }
@@ -174,27 +177,24 @@ void AddExpansionGradients(const Expansion<T>& expansion, Range channels,
   const int64_t features = expansion.features;
   for (int64_t pixel = pixels.first; pixel < pixels.last; pixel += kBlockPixels) {
     const int64_t high = std::min(kBlockPixels, pixels.last - pixel);
-    const int64_t skipped = pixel * expansion.channels;
+    const T* block = maps + pixel * expansion.channels;
+    T* total_block = total + pixel * expansion.channels;
     for (int64_t i = 0; i < high; ++i) {
       std::copy_n(gradient + (pixel + i) * features, features, of_output + i * kRow);
     }
     for (int64_t first = channels.first; first < channels.last; first += kSlab) {
       const int64_t wide = std::min(kSlab, channels.last - first);
-      const int64_t bytes = high * expansion.channels * sizeof(T);
-      expansion.Activate(maps + skipped, high, first, wide, active);
-      Multiply<T, 1, kFetch>(active, Steps{0, 0, kRow}, wide, of_output, Steps{0, 0, kRow}, features,
+      expansion.Activate(block, high, first, wide, active);
+      Multiply<T>(active, Steps{0, 0, kRow}, wide, of_output, Steps{0, 0, kRow}, features,
                   Pixels{1, 1, high},
                   Put<T>{sums.kernel.data() + first * features, features, 1, false},
-                  Ahead{reinterpret_cast<const char*>(maps + skipped) + bytes, 32});
-      AddToTotal<T> add = {maps + skipped + first,
-                           active,
-                           expansion.mean + first,
-                           expansion.scale + first,
-                           expansion.channels,
-                           total + skipped + first};
-      Multiply<T, kRow, kFetch>(of_output, Steps{0, 0, 1}, high, transposed_kernel.data() + first,
+                  NextBlock(block, high, expansion.channels, first, wide));
+      AddToTotal<T> add = {block + first,           active,
+                           expansion.mean + first,  expansion.scale + first,
+                           expansion.channels,      total_block + first};
+      Multiply<T, kRow>(of_output, Steps{0, 0, 1}, high, transposed_kernel.data() + first,
                         Steps{0, 0, expansion.channels}, wide, Pixels{1, 1, features}, add,
-                  Ahead{reinterpret_cast<const char*>(total + skipped) + bytes, 32});
+                        NextBlock(total_block, high, expansion.channels, first, wide));
       for (int64_t i = 0; i < wide; ++i) {
         sums.scale[first + i] += add.of_scale[i];
         sums.bias[first + i] += add.of_bias[i];
@@ -240,8 +240,8 @@ ffi::Error Expansions(ffi::ThreadPool pool, ffi::Buffer<kType> maps, ffi::Buffer
   return ffi::Error::Success();
 }
 
-// total and maps (N, H, W, C), gradient (N, H, W, F) and the rest as above to a new total in the same
-// place, of_scale and of_bias (S, C) and of_kernel (S, C, F).
+// total and maps (N, H, W, C), gradient (N, H, W, F) at the output, and the rest as above to a new
+// total in the same place, of_scale and of_bias (S, C) and of_kernel (S, C, F).
 template <ffi::DataType kType>
 ffi::Error ExpansionGradients(ffi::ThreadPool pool, ffi::Buffer<kType> total,
                               ffi::Buffer<kType> maps, ffi::Buffer<kType> gradient,

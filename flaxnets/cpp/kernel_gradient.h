@@ -100,8 +100,8 @@ void KernelGradient(const Convolution& c, int64_t pictures, int64_t features, co
   }
 }
 
-// images (N, H, W, C) and gradient (N, H', W', O) to sums (S, k, k, C, O): one for each share of the
-// N pictures.
+// images (N, H, W, C) and gradient (N, H', W', O) to sums (S, k, k, C, O), for each share of the N
+// pictures.
 template <ffi::DataType kType>
 ffi::Error KernelGradients(ffi::ThreadPool pool, ffi::Buffer<kType> images,
                            ffi::Buffer<kType> gradient, ffi::ResultBuffer<kType> sums,

@@ -97,8 +97,8 @@ struct Put {
 
 // Memory that is needed soon, and is fetched into the second-level cache meanwhile.
 struct Ahead {
-  const char* from;
-  int64_t step;  // bytes for each of the pixels of each tile
+  const void* from = nullptr;
+  int64_t bytes = 0;
 };
 
 // How many numbers of one operand are multiplied with so many vectors of the other at a time.
@@ -109,9 +109,9 @@ constexpr int64_t TileHeight(int64_t vectors) {
 
 // A tile of the product, of TileHeight(kVectors) numbers of a, each kApart from the one before, and
 // kVectors vectors of b.
-template <class T, int kApart, int kVectors, bool kFetch>
-void MultiplyTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels pixels, Ahead& ahead,
-                  T (*sums)[kVectors * kLanes<T>]) {
+template <class T, int kApart, int kVectors>
+void MultiplyTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels pixels,
+                  const char*& ahead, int64_t ahead_step, T (*sums)[kVectors * kLanes<T>]) {
   constexpr int kHigh = TileHeight(kVectors);
   using Vector = typename VectorOf<T>::Type;
 
@@ -133,10 +133,8 @@ void MultiplyTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels p
         }
         left += a_steps.column;
         right += b_steps.column;
-        if (kFetch) {
-          __builtin_prefetch(ahead.from, 0, 2);
-          ahead.from += ahead.step;
-        }
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += ahead_step;
       }
     }
   }
@@ -145,18 +143,22 @@ void MultiplyTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels p
 
 // Gives the sums over pixels of each of a's numbers, which are kApart apart, times each of b's to
 // put(sums, i, high, j, wide): those of `high` numbers from the i-th on and `wide` from the j-th.
-template <class T, int kApart = 1, bool kFetch = false, class Put>
+template <class T, int kApart = 1, class Put>
 void Multiply(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
               Pixels pixels, Put&& put, Ahead ahead = {}) {
   const bool low = RoundUp(high, TileHeight(3)) <= RoundUp(high, TileHeight(2));
 
+  const int64_t tiles = 1 + high * wide / (kAccumulators * kLanes<T>);  // about
+  const int64_t turns = tiles * pixels.pictures * pixels.rows * pixels.columns;
+  const char* next = ahead.bytes > 0 ? static_cast<const char*>(ahead.from)
+                                     : reinterpret_cast<const char*>(a);
   int64_t j = 0;
   auto multiply = [&](auto vectors) {
     constexpr int64_t kHigh = TileHeight(vectors), kWide = vectors * kLanes<T>;
     T sums[kHigh][kWide];
     for (int64_t i = 0; i < high; i += kHigh) {
-      MultiplyTile<T, kApart, vectors, kFetch>(a + i * kApart, a_steps, b + j, b_steps, pixels,
-                                               ahead, sums);
+      MultiplyTile<T, kApart, vectors>(a + i * kApart, a_steps, b + j, b_steps, pixels, next,
+                                       ahead.bytes / turns, sums);
       put(sums, i, std::min(kHigh, high - i), j, std::min(kWide, wide - j));
     }
     j += kWide;

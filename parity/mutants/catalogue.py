@@ -8,6 +8,7 @@ from parity.mutants import (
     data,
     densenets,
     dropout,
+    native_functions,
     norms,
     optimizers,
     pooling,
@@ -42,9 +43,5 @@ MUTANTS: dict[str, Mutant] = _by_name(
     training.MUTANTS,
     schedules.MUTANTS,
     data.MUTANTS,
-    *(
-        (convolutions.NATIVE_MUTANTS, programs.NATIVE_MUTANTS)
-        if native_library.is_available()
-        else ()
-    ),
+    native_functions.MUTANTS if native_library.is_available() else (),
 )

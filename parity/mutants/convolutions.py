@@ -5,7 +5,7 @@ from functools import partial
 from flaxnets import convolution, im2col, kernel_gradient, layers, winograd
 from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
-from parity.mutants.native_changes import edited_cpp, edited_without_native
+from parity.mutants.native_changes import edited_without_native
 
 
 def _isolated(layer: str) -> Place:
@@ -31,43 +31,6 @@ def _padded(padding: str) -> partial:
         ),
     )
 
-
-# For where there is a C++ compiler.
-NATIVE_MUTANTS = (
-    Mutant(
-        name="native kernel gradient's rows shifted",
-        description="the C++ form of a kernel's gradient reads the row of pixels below",
-        expected=_isolated("conv1"),
-        subject="resnet, eval",
-        change=partial(
-            edited_cpp, "kernel_gradient.h", "top * c.stride + i - c.padding", "top * c.stride + i"
-        ),
-    ),
-    Mutant(
-        name="native kernel gradient's taps upside down",
-        description="it puts its last row of taps first",
-        expected=_isolated("conv1"),
-        subject="resnet, eval",
-        change=partial(
-            edited_cpp,
-            "kernel_gradient.h",
-            "image_strips + tap * row",
-            "image_strips + (c.size - 1 - tap) * row",
-        ),
-    ),
-    Mutant(
-        name="native kernel gradient's columns too near",
-        description="of a strided convolution it reads neighbouring pixels",
-        expected=_isolated("layer2.0.conv1"),
-        subject="resnet, eval",
-        change=partial(
-            edited_cpp,
-            "kernel_gradient.h",
-            "c.stride * row, c.stride * c.channels",
-            "c.stride * row, c.channels",
-        ),
-    ),
-)
 
 MUTANTS = (
     Mutant(
@@ -192,7 +155,7 @@ MUTANTS = (
         expected=_isolated("conv1"),
         subject="16 channels, eval",
         change=partial(
-            edited,
+            edited_without_native,
             convolution._merged,
             ("(shift, merged - 1 - shift)", "(merged - 1 - shift, shift)"),
         ),

@@ -5,6 +5,7 @@ from functools import partial
 from flaxnets import layers
 from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
+from parity.mutants.native_changes import edited_without_native
 
 _BN1 = Place("isolated layers", "bn1")
 _DENSE_NORM = "denseblock1.denselayer1.norm1"
@@ -56,8 +57,8 @@ MUTANTS = (
         expected=Place("batch norm", "output", "offset 1e4"),
         subject="batch norm",
         change=partial(
-            edited,
-            layers._normalize_forward,
+            edited_without_native,
+            layers._plain_channel_moments,
             (
                 "_channel_mean(jnp.square(centred)) - jnp.square(off)",
                 "_channel_mean(jnp.square(x)) - jnp.square(mean)",
@@ -99,7 +100,7 @@ MUTANTS = (
         change=partial(
             edited,
             layers._normalize_forward,
-            ("centred = x - mean", "centred = x - x.mean((1, 2), keepdims=True)"),
+            ("centred = (x - mean) - off", "centred = x - x.mean((1, 2), keepdims=True)"),
         ),
     ),
     Mutant(
@@ -110,7 +111,7 @@ MUTANTS = (
         change=partial(
             edited,
             layers._normalize_forward,
-            ("centred = x - mean", "centred = x - x.mean((0, 1), keepdims=True)"),
+            ("centred = (x - mean) - off", "centred = x - x.mean((0, 1), keepdims=True)"),
         ),
     ),
     Mutant(
@@ -121,8 +122,7 @@ MUTANTS = (
         change=partial(
             edited,
             layers._normalize_forward,
-            ("mean = _channel_mean(x)", "mean = _channel_mean(x[:1])"),
-            ("off = _channel_mean(centred)", "off = _channel_mean(centred[:1])"),
+            ("_channel_moments(x)", "_channel_moments(x[:1])"),
         ),
     ),
     Mutant(

@@ -45,6 +45,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        name="max-pooling's gradient mirrored",
+        description="it goes to the pixel whose row is the largest one's column in its window",
+        expected=Place("functions", "max pooling"),
+        subject="functions",
+        change=partial(
+            edited,
+            pooling._spread,
+            ("3 * rows[:, None] + columns", "rows[:, None] + 3 * columns"),
+        ),
+    ),
+    Mutant(
         name="max-pooling missing",
         description="the ImageNet stem ends without pooling",
         expected=Place("layers", "layer1.0.conv1"),

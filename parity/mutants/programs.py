@@ -5,42 +5,12 @@ from functools import partial
 from flaxnets import dense_run, repetition
 from parity.mutants.changes import edited
 from parity.mutants.mutant import Mutant, Place
-from parity.mutants.native_changes import edited_cpp, edited_without_native
+from parity.mutants.native_changes import edited_without_native
 
 
 def _whole(key: str) -> Place:
     return Place("whole network", key)
 
-
-# For where there is a C++ compiler.
-NATIVE_MUTANTS = (
-    Mutant(
-        name="native dense run forgets later readers",
-        description="the same in the C++ form",
-        expected=_whole("denseblock2.denselayer1.conv2.weight"),
-        subject="dense run",
-        change=partial(edited_cpp, "expansion.h", "Load<V>(total + place) + passed", "passed"),
-    ),
-    Mutant(
-        name="native dense layer's dead units have gradients",
-        description="the C++ form lets a gradient pass where ReLU gave 0",
-        expected=_whole(""),
-        subject="dense run",
-        change=partial(edited_cpp, "expansion.h", "active_here > zero", "active_here >= zero"),
-    ),
-    Mutant(
-        name="native dense layer skips a channel",
-        description="the C++ form leaves out the last channel that a layer reads",
-        expected=_whole(""),
-        subject="dense run",
-        change=partial(
-            edited_cpp,
-            "expansion.h",
-            "!expansion.Reads(read.last - 1)) --read.last;",
-            "!expansion.Reads(read.last - 1)) --read.last;\n  --read.last;",
-        ),
-    ),
-)
 
 MUTANTS = (
     Mutant(
