@@ -1,13 +1,13 @@
 """What XLA:CPU computes slowly, computed by functions in C++ that JAX calls on a CPU.
 
 XLA:CPU takes the sum over pixels, of which the gradient of a convolution's kernel is made, at half
-of a core's rate, whatever form it is given, and writes what lies between a dense layer's maps and
-its convolution to memory. The functions (``cpp/``) do so near a core's rate, in its cache. Where
-there is no C++ compiler, where JAX's default backend is no CPU, for other dtypes than float32 and
-float64, or with ``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take their place.
+of a core's rate, whatever form it is given; it computes with the zeros that pad a dense layer; and
+it reads what batch norm sums several times. The functions (``cpp/``) do not. Where there is no C++
+compiler, where JAX's default backend is no CPU, for other dtypes than float32 and float64, or with
+``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take their place.
 
 JAX exports such a call to a file only if it is told to (``disabled_checks`` of ``jax.export``),
-since the file would need the library: to export a gradient for CPUs, set ``FLAXNETS_NATIVE=0``.
+since the file would need the library: to export for CPUs, set ``FLAXNETS_NATIVE=0``.
 """
 
 import functools
