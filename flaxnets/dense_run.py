@@ -276,8 +276,6 @@ def _gradients(
         else:
             gradient += new_gradient.values
 
-        # What is read of the total is read before it is written over.
-        gradient, total = lax.optimization_barrier((gradient, total))
         gradient, of_numbers = _grow_maps_backward(
             run.graph, expanded, *growth, (gradient, after_gradient)
         )
