@@ -7,10 +7,14 @@ compiler, where JAX's default backend is no CPU, for other dtypes than float32 a
 ``FLAXNETS_NATIVE=0`` in the environment, XLA's forms take their place.
 
 JAX exports such a call to a file only if it is told to (``disabled_checks`` of ``jax.export``),
-since the file would need the library: to export for CPUs, set ``FLAXNETS_NATIVE=0``.
+since the file would need the library: to export for CPUs, set ``FLAXNETS_NATIVE=0``. With several
+devices, JAX's cache of compiled programs needs
+``JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY=1`` to find such a program again
+(``train.compilation`` sees to that).
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -267,7 +271,7 @@ def _share_by_share(
         attributes: of the function.
     """
 
-    def call(*arguments: jax.Array) -> Any:
+    def call(_: jax.Array, *arguments: jax.Array) -> Any:
         dtype = arguments[0].dtype
         results = shapes(*arguments)
         several = isinstance(results, list)
@@ -283,14 +287,24 @@ def _share_by_share(
         of_result, of_arguments = jax.tree.map(lambda x: x.sharding, (result, tuple(arguments)))
         return mesh, call, of_result, of_arguments
 
+    def identity(dtype: Any) -> np.ndarray:
+        """Numbers that tell the function from others, and its library from other versions."""
+        text = repr((native_library.target(name, dtype), sorted(attributes.items())))
+        return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+
+    def identified(*arguments: jax.Array) -> Any:
+        # Of what is partitioned, JAX's cache of compiled programs sees the arguments alone.
+        numbers = jnp.asarray(identity(arguments[0].dtype))
+        return (partitioned if jax.device_count() > 1 else call)(numbers, *arguments)
+
     partitioned = custom_partitioning(call)
     partitioned.def_partition(
         partition=partition,
-        sharding_rule=rule,
-        need_replication_factors=tuple(x for x in dict.fromkeys(rule) if x not in "s (),->"),
+        sharding_rule=f"z, {rule}",
+        need_replication_factors=tuple(x for x in dict.fromkeys(f"z{rule}") if x not in "s (),->"),
         n=share,
     )
-    batchable = custom_vmap(partitioned)
+    batchable = custom_vmap(identified)
 
     @batchable.def_vmap
     def batched(

@@ -21,7 +21,8 @@ def compile_ahead(function: jax.stages.Wrapped, *arguments: Any) -> jax.stages.C
     """
     with _without_garbage_collection():
         lowered = function.lower(*arguments)
-    return lowered.compile()
+    with _without_addresses_in_keys():
+        return lowered.compile()
 
 
 @contextlib.contextmanager
@@ -33,3 +34,22 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _without_addresses_in_keys() -> Iterator[None]:
+    """JAX's cache on disk finds again what has functions in C++ in it (``flaxnets.native``).
+
+    By default its key has the address, in this process, of the Python function that splits such a
+    call over devices. What else tells these functions apart is in their arguments.
+    """
+    name = "jax_remove_custom_partitioning_ptr_from_cache_key"
+    before = getattr(jax.config, name, None)
+    if before is None:  # a JAX that knows no such thing
+        yield
+        return
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
