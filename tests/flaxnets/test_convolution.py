@@ -7,7 +7,7 @@ import pytest
 from jax import export
 from jax.sharding import Mesh, PartitionSpec
 
-from flaxnets import convolution, native_library
+from flaxnets import convolution
 
 # images (N, H, W, C), kernel (k, k, C / groups, O), stride, padding, groups
 CASES = {
@@ -50,14 +50,6 @@ def worst(found, expected):
     return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
 
 
-@pytest.fixture(params=["C++", "XLA"])
-def form(request):
-    if request.param == "XLA":
-        request.getfixturevalue("without_native")
-    elif not native_library.is_available():
-        pytest.skip("no C++ compiler")
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_in_float64(form, case):
     with jax.enable_x64(True):
@@ -69,7 +61,7 @@ def test_gradients_in_float64(form, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_value_in_float64(case):
+def test_value_in_float64(form, case):
     with jax.enable_x64(True):
         images, kernel, _, options = arrays(case, jnp.float64)
         expected = convolution.plain_conv2d(images, kernel, *options)
@@ -119,7 +111,7 @@ def test_kernels_that_are_not_square_are_refused():
         convolution.conv2d(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 1, 2, 2)))
 
 
-def test_twelve_features_are_computed_two_pixels_at_a_time():
+def test_twelve_features_are_computed_two_pixels_at_a_time(without_native):
     images, kernel = jnp.zeros((2, 8, 6, 48)), jnp.zeros((3, 3, 48, 12))
     assert convolution._pixels_to_merge(images, kernel, 1) == 2
     draw = np.random.default_rng(0).standard_normal

@@ -25,8 +25,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # The form for GPUs, by the names of what takes its place on a CPU.
 WRITTEN_OUT = {
     "_loop": dense_run._write_out,
-    "_expand_in_chunks": dense_run._expand,
-    "_add_gradients_in_chunks": dense_run._add_gradients,
+    "_expand_on_cpu": dense_run._expand,
+    "_add_gradients_on_cpu": dense_run._add_gradients,
 }
 # Compiling takes nearly all of the time: half as long without optimisation.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
@@ -90,12 +90,19 @@ def assert_equal(found: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("form", ["loop", "written out"])
+@pytest.mark.parametrize("shape", ["loop", "loop without C++", "written out"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_run_computes_what_its_layers_compute(
-    name: str, form: str, training: bool, runs: list[int], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    shape: str,
+    training: bool,
+    runs: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    for function, replacement in WRITTEN_OUT.items() if form == "written out" else ():
+    if shape == "loop without C++":
+        request.getfixturevalue("without_native")
+    for function, replacement in WRITTEN_OUT.items() if shape == "written out" else ():
         monkeypatch.setattr(dense_run, function, replacement)
     with jax.enable_x64(True):
         model = make(dtype="float64", param_dtype="float64", **OPTIONS[name])

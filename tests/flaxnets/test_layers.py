@@ -113,7 +113,7 @@ def test_batch_norm_starts_as_the_identity() -> None:
     assert isinstance(layer.var, nnx.BatchStat)
 
 
-def test_batch_norm_in_training_mode() -> None:
+def test_batch_norm_in_training_mode(form: None) -> None:
     layer = batch_norm()
     before = numbers(layer)
     x = 3 * normal(4, 5, 2, 3) + 1
@@ -151,7 +151,7 @@ def test_batch_norm_in_evaluation_mode() -> None:
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
-def test_batch_norm_far_from_zero() -> None:
+def test_batch_norm_far_from_zero(form: None) -> None:
     """E[x^2] - E[x]^2 in float32 would lose the variance altogether: 1e8 has a spacing of 8."""
     x = (normal(64, 8, 8, 2) + np.float32([1e4, -1e4])).astype(np.float32)
     layer = BatchNorm(2, momentum=0.0)
@@ -165,7 +165,7 @@ def test_batch_norm_far_from_zero() -> None:
 
 
 @pytest.mark.parametrize("channels", [5, 16])
-def test_a_constant_channel_becomes_its_bias(channels: int) -> None:
+def test_a_constant_channel_becomes_its_bias(form: None, channels: int) -> None:
     """Its mean must not be off by a rounding error, which would be divided by the deviation: 0."""
     constants = np.asarray(RNG.uniform(-1e3, 1e3, channels), np.float32)
     layer = BatchNorm(channels, momentum=0.0)
@@ -205,7 +205,7 @@ def test_batch_norm_in_bfloat16_keeps_its_statistics_in_float32() -> None:
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2.0**-8, atol=1e-5)
 
 
-def test_batch_norm_in_float64() -> None:
+def test_batch_norm_in_float64(form: None) -> None:
     with jax.enable_x64(True):
         layer = BatchNorm(2, momentum=0.0, dtype=jnp.float64, param_dtype=jnp.float64)
         x = RNG.normal(size=(3, 4, 4, 2))
@@ -214,7 +214,7 @@ def test_batch_norm_in_float64() -> None:
         np.testing.assert_allclose(layer.var, x.var((0, 1, 2), ddof=1), rtol=1e-13)
 
 
-def test_gradient_of_the_normalised_maps_and_of_their_statistics() -> None:
+def test_gradient_of_the_normalised_maps_and_of_their_statistics(form: None) -> None:
     """Against the derivatives of the definition, in float64, for all three results at once."""
 
     def definition(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -241,7 +241,7 @@ def test_gradient_of_the_normalised_maps_and_of_their_statistics() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_feature_maps_change_nothing(training: bool, gradients: Callable) -> None:
+def test_feature_maps_change_nothing(form: None, training: bool, gradients: Callable) -> None:
     """A norm that reads maps normalised beforehand gives what it gives for the maps themselves."""
     maps = jnp.asarray(normal(4, 3, 3, 2)), jnp.asarray(normal(4, 3, 3, 1))
     weights = normal(4, 3, 3, 3)
