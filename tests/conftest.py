@@ -1,14 +1,20 @@
 """What tests of several packages need."""
 
+from collections.abc import Iterator
+
+import jax
 import pytest
 
 from flaxnets import native_library
 
 
 @pytest.fixture
-def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is computed as where there is no C++ compiler."""
+def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything is computed as where there is no C++ compiler, and is traced anew for that."""
     monkeypatch.setattr(native_library, "_digest", lambda: None)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(params=["C++", "XLA"])
