@@ -7,9 +7,9 @@ and only there, they are rewritten: as matrix products over slices of the input
 (``flaxnets.kernel_gradient``) or over neighbourhoods of its pixels (``flaxnets.im2col``, for wide
 convolutions themselves too); wide 3x3 convolutions by Winograd's algorithm; narrow ones with
 neighbouring pixels merged. Where there is a C++ compiler, kernels' gradients and narrow 3x3
-convolutions are computed by functions in C++ instead (``flaxnets.native``). Which form runs is
-decided at lowering. A batch whose size is a symbol (``jax.export.symbolic_shape``) has XLA's own
-everywhere.
+convolutions are computed by functions in C++ instead (``flaxnets.native``). A CPU's form or XLA's
+own is decided at lowering, C++ or not when a function is traced. A batch whose size is a symbol
+(``jax.export.symbolic_shape``) has XLA's own everywhere.
 """
 
 import functools

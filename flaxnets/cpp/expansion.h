@@ -52,6 +52,20 @@ struct Expansion {
   }
 };
 
+// That of one share, of mean, scale and bias (S, C) and kernel (S, C, F).
+template <class T, class Array>
+Expansion<T> ExpansionOf(int64_t share, const Array& mean, const Array& scale, const Array& bias,
+                         const Array& kernel) {
+  const int64_t channels = kernel.dimensions()[1], features = kernel.dimensions()[2];
+  const int64_t skipped = share * channels;
+  return {channels,
+          features,
+          mean.typed_data() + skipped,
+          scale.typed_data() + skipped,
+          bias.typed_data() + skipped,
+          kernel.typed_data() + skipped * features};
+}
+
 // A range of channels, or of pixels.
 struct Range {
   int64_t first, last;
@@ -224,12 +238,7 @@ ffi::Error Expansions(ffi::ThreadPool pool, ffi::Buffer<kType> maps, ffi::Buffer
   const int64_t parts = 4 * std::max(int64_t{1}, pool.num_threads());
   for (int64_t share = 0; share < shares; ++share) {
     const int64_t skipped = share * channels;
-    const Expansion<T> expansion = {channels,
-                                    features,
-                                    mean.typed_data() + skipped,
-                                    scale.typed_data() + skipped,
-                                    bias.typed_data() + skipped,
-                                    kernel.typed_data() + skipped * features};
+    const Expansion<T> expansion = ExpansionOf<T>(share, mean, scale, bias, kernel);
     const Range read = ChannelsRead(expansion);
     const std::vector<T> padded_kernel = PaddedKernel(expansion);
     InParallel(pool, parts, [&](int64_t part) {
@@ -260,12 +269,7 @@ ffi::Error ExpansionGradients(ffi::ThreadPool pool, ffi::Buffer<kType> total,
   }
   for (int64_t share = 0; share < shares; ++share) {
     const int64_t skipped = share * channels;
-    const Expansion<T> expansion = {channels,
-                                    features,
-                                    mean.typed_data() + skipped,
-                                    scale.typed_data() + skipped,
-                                    bias.typed_data() + skipped,
-                                    kernel.typed_data() + skipped * features};
+    const Expansion<T> expansion = ExpansionOf<T>(share, mean, scale, bias, kernel);
     const Range read = ChannelsRead(expansion);
     const std::vector<T> transposed_kernel = TransposedKernel(expansion);
     std::vector<ExpansionSums<T>> sums(parts, ExpansionSums<T>(expansion));

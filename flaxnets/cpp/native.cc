@@ -26,7 +26,7 @@
   FLAXNETS_HANDLER(expansion_gradients_##name, ExpansionGradients<type>,                     \
                    FLAXNETS_7(FLAXNETS_IN, type) FLAXNETS_4(FLAXNETS_OUT, type));            \
   FLAXNETS_HANDLER(channel_moments_##name, ChannelMoments<type>,                             \
-                   FLAXNETS_IN(type) FLAXNETS_OUT(type));                        \
+                   FLAXNETS_IN(type) FLAXNETS_OUT(type));                                    \
   FLAXNETS_HANDLER(channel_means_##name, ChannelMeans<type>,                                 \
                    FLAXNETS_2(FLAXNETS_IN, type) FLAXNETS_OUT(type));                        \
   FLAXNETS_HANDLER(narrow_convolutions_##name, NarrowConvolutions<type>,                     \

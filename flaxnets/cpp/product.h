@@ -44,7 +44,7 @@ void Store(V numbers, T* to) {
 }
 
 // Calls work(zero, i) for every i at which a vector begins, with a vector of zeros: vectors of half
-// and a quarter the size follow those of the whole, and single numbers those.
+// the size, and of half of that, follow, and single numbers at last.
 template <class T, int kBytes = kVectorBytes, class Work>
 void OverVectors(int64_t numbers, const Work& work, int64_t i = 0) {
   constexpr int64_t kNumbers = kBytes / sizeof(T);
@@ -142,10 +142,10 @@ void MultiplyTile(const T* a, Steps a_steps, const T* b, Steps b_steps, Pixels p
 }
 
 // Gives the sums over pixels of each of a's numbers, which are kApart apart, times each of b's to
-// put(sums, i, high, j, wide): those of `high` numbers from the i-th on and `wide` from the j-th.
-template <class T, int kApart = 1, class Put>
+// take(sums, i, high, j, wide): those of `high` numbers from the i-th on and `wide` from the j-th.
+template <class T, int kApart = 1, class Take>
 void Multiply(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps, int64_t wide,
-              Pixels pixels, Put&& put, Ahead ahead = {}) {
+              Pixels pixels, Take&& take, Ahead ahead = {}) {
   const bool low = RoundUp(high, TileHeight(3)) <= RoundUp(high, TileHeight(2));
 
   const int64_t tiles = 1 + high * wide / (kAccumulators * kLanes<T>);  // about
@@ -159,7 +159,7 @@ void Multiply(const T* a, Steps a_steps, int64_t high, const T* b, Steps b_steps
     for (int64_t i = 0; i < high; i += kHigh) {
       MultiplyTile<T, kApart, vectors>(a + i * kApart, a_steps, b + j, b_steps, pixels, next,
                                        ahead.bytes / turns, sums);
-      put(sums, i, std::min(kHigh, high - i), j, std::min(kWide, wide - j));
+      take(sums, i, std::min(kHigh, high - i), j, std::min(kWide, wide - j));
     }
     j += kWide;
   };
